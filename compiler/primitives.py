@@ -1,0 +1,80 @@
+"""The one door for primitives: ops, losses, data steps, optimisers, schedules, metrics, targets.
+
+A primitive is a pydantic class: its fields are the arguments that a spec may write. It is found through the
+entry-point group `detc.primitives` (each entry names a module whose import defines the classes; the built-in
+ones come the same way as a plugin's), and imported in specs as `import std.ops { Conv2d }` where `std.ops`
+is its `module`.
+
+To add a primitive of a known kind: write the class in the family's file. Nothing else is listed anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+_REGISTRY: dict[tuple[str, str], type[Primitive]] = {}
+
+
+class Primitive(BaseModel):
+    """Base of all primitives. Abstract ones (no `module` of their own) are not registered.
+
+    Class variables:
+        module: where specs import it from, e.g. "std.ops"; "" puts the name into every scope (the prelude).
+        name: its name in specs; the class name by default.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+    module: ClassVar[str | None] = None
+    name: ClassVar[str] = ""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = cls.__name__
+        if cls.module is None or cls.__name__.startswith("_"):
+            return
+        key = (cls.module, cls.name)
+        other = _REGISTRY.get(key)
+        if other is not None and other.__module__ != cls.__module__:
+            raise ValueError(f"two primitives share the name {key}: {other.__module__} and {cls.__module__}")
+        _REGISTRY[key] = cls
+
+
+@cache
+def load_all() -> None:
+    """Import every module named in the entry-point group, built-in ones first."""
+    points = sorted(entry_points(group="detc.primitives"), key=lambda p: (not p.value.startswith("detc."), p.name))
+    for point in points:
+        import_module(point.value.partition(":")[0])
+
+
+def find(module: str, name: str) -> type[Primitive] | None:
+    """The primitive `name` of `module`, or None."""
+    load_all()
+    return _REGISTRY.get((module, name))
+
+
+def names_in(module: str) -> list[str]:
+    """All names that `module` offers."""
+    load_all()
+    return sorted(n for m, n in _REGISTRY if m == module)
+
+
+def modules() -> list[str]:
+    """All module names that primitives declare."""
+    load_all()
+    return sorted({m for m, _ in _REGISTRY if m})
+
+
+def everything() -> Iterator[type[Primitive]]:
+    """All registered primitives, by module and name."""
+    load_all()
+    for key in sorted(_REGISTRY):
+        yield _REGISTRY[key]
