@@ -6,7 +6,7 @@ Shape legend: B images, C channels, G groups, k kernel size, s upsampling factor
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as F
 
 
 def carafe(

@@ -13,8 +13,8 @@ def corner_pool(x_BCHW: torch.Tensor, direction: str) -> torch.Tensor:
 
     Args:
         x_BCHW: features.
-        direction: ``top`` (``max x[y:]``), ``bottom`` (``max x[:y+1]``), ``left`` (``max x[..., x:]``) or ``right``
-            (``max x[..., :x+1]``).
+        direction: ``top`` (``max x[y:]``), ``bottom`` (``max x[:y+1]``), ``left`` (``max x[..., x:]``) or
+            ``right`` (``max x[..., :x+1]``).
 
     The gradient goes to the maximum, on ties to the one nearest to the output; NaN propagates.
 

@@ -1,4 +1,4 @@
-"""Deformable convolution v1 and v2 in plain torch (Dai et al. 2017; Zhu et al. 2019, "Deformable ConvNets v2").
+"""Deformable convolution v1 and v2 in plain torch (Dai et al. 2017; Zhu et al. 2019).
 
 Shape legend: B images, C input channels, O output channels, G offset groups, K = kernel height * width taps.
 """

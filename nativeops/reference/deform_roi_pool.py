@@ -1,7 +1,7 @@
 """Deformable RoI pooling in plain torch (Dai et al. 2017, section 2.2).
 
-Each bin is an average of bilinear samples, and bilinear sampling is separable: a bin is ``r^T X c`` with a row and a
-column vector of weights. So the op is one einsum with static shapes, adaptive sampling included.
+Each bin is an average of bilinear samples, and bilinear sampling is separable: a bin is ``r^T X c`` with a
+row and a column vector of weights. So the op is one einsum with static shapes, adaptive sampling included.
 
 Shape legend: B images, N rois, p x q bins, S samples a bin and axis.
 """
@@ -44,13 +44,13 @@ def deform_roi_pool(
 
     Args:
         x_BCHW: one feature map.
-        rois_N5: image index, x1, y1, x2, y2 in pixels of the image. A roi with an index outside of ``[0, B)`` or a
-            coordinate that is not finite gives zeros.
+        rois_N5: image index, x1, y1, x2, y2 in pixels of the image. A roi with an index outside of ``[0,
+            B)`` or a coordinate that is not finite gives zeros.
         offset_N2pq: (dx, dy) of each bin in units of ``gamma`` times the roi's size, or None for none.
         output_size: ``(p, q)``.
         spatial_scale: feature pixels an image pixel.
-        sampling: samples a bin and axis; 0 takes ``ceil(roi size / bins)``, never more than a roi of the whole
-            feature map would need.
+        sampling: samples a bin and axis; 0 takes ``ceil(roi size / bins)``, never more than a roi of the
+            whole feature map would need.
         gamma: scale of the offsets.
 
     Differentiable in the features and the offsets. Semantics are those of MMCV's op of the same name.

@@ -1,9 +1,9 @@
 """Batched rectangular bipartite matching in plain torch.
 
 The shortest-augmenting-path method (Jonker and Volgenant 1987; Crouse 2016), the one behind
-``scipy.optimize.linear_sum_assignment``, written as a state machine: one step of it settles one column of *every*
-problem of the batch, or walks one edge of the augmenting path back. So the batch shares one loop, shapes are static,
-and the loop is a ``while_loop`` node in an exported or compiled graph.
+``scipy.optimize.linear_sum_assignment``, written as a state machine: one step of it settles one column of
+*every* problem of the batch, or walks one edge of the augmenting path back. So the batch shares one loop,
+shapes are static, and the loop is a ``while_loop`` node in an exported or compiled graph.
 
 Shape legend: B problems, n rows and m columns with n <= m (transposed beforehand when needed).
 """
@@ -134,7 +134,7 @@ def _solve(cost_Bnm: torch.Tensor) -> _State:
 def penalised(
     cost_BNM: torch.Tensor, row_valid_BN: torch.Tensor | None, col_valid_BM: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Costs in float64 with forbidden pairs at a price above any matching of allowed ones, and the allowed pairs."""
+    """Costs in float64, forbidden pairs priced above any allowed matching, and the allowed pairs."""
     cost = cost_BNM.detach().double()
     allowed = cost.isfinite()
     if row_valid_BN is not None:
@@ -163,8 +163,8 @@ def linear_assignment(
         col_valid_BM: columns that take part (bool), all when None.
 
     Returns:
-        ``col_of_row_BN`` and ``row_of_col_BM`` (int64), -1 where unmatched. As many pairs as the allowed ones permit
-        are matched, and among those matchings the cheapest is returned (computed in float64).
+        ``col_of_row_BN`` and ``row_of_col_BM`` (int64), -1 where unmatched. As many pairs as the allowed
+        ones permit are matched, and among those matchings the cheapest is returned (computed in float64).
     """
     B, N, M = cost_BNM.shape
     if B == 0 or N == 0 or M == 0:

@@ -1,7 +1,7 @@
 """Paste box-sized masks into the image in plain torch.
 
-Bilinear interpolation with zeros outside of the mask is separable, so a paste is two small matrix products with
-"hat" weights: no gather, no grid_sample, and the same two MatMuls make the ONNX body.
+Bilinear interpolation with zeros outside of the mask is separable, so a paste is two small matrix products
+with "hat" weights: no gather, no grid_sample, and the same two MatMuls make the ONNX body.
 
 Shape legend: N masks, m = mask height, k = mask width, H and W of the image.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch
 
-
 # Masks hold probabilities or logits; an infinite logit must survive a product with a weight of zero.
 LARGE = 1e30
 
@@ -18,7 +17,7 @@ LARGE = 1e30
 def _axis(
     low_N: torch.Tensor, high_N: torch.Tensor, image_size: int, mask_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One axis: interpolation weights ``[N, image_size, mask_size]`` and the covered pixels ``[N, image_size]``."""
+    """One axis: weights ``[N, image_size, mask_size]`` and covered pixels ``[N, image_size]``."""
     pixels = torch.arange(image_size, device=low_N.device, dtype=low_N.dtype) + 0.5
     extent_N = high_N - low_N
     # Written so that NaN fails the test: a box with a NaN or infinite edge pastes nothing.
@@ -35,16 +34,16 @@ def _axis(
 def mask_paste(
     masks_Nmk: torch.Tensor, boxes_N4: torch.Tensor, height: int, width: int, threshold: float = 0.5
 ) -> torch.Tensor:
-    """Bitmaps ``[N, H, W]`` (bool): the mask stretched over its box, sampled at pixel centres, ``>= threshold``.
+    """Bitmaps ``[N, H, W]`` (bool): the mask stretched over its box, then ``>= threshold``.
 
     Args:
-        masks_Nmk: mask probabilities (or logits, with a threshold of 0), one ``m x k`` grid a box. NaN counts as 0,
-            infinities as +-1e30.
-        boxes_N4: x1, y1, x2, y2 in pixels of the image. Boxes without positive extent, or with a NaN or infinite
-            edge, paste an empty mask.
+        masks_Nmk: mask probabilities (or logits, with a threshold of 0), one ``m x k`` grid a box. NaN
+            counts as 0, infinities as +-1e30.
+        boxes_N4: x1, y1, x2, y2 in pixels of the image. Boxes without positive extent, or with a NaN or
+            infinite edge, paste an empty mask.
         height, width: of the image.
-        threshold: pixels whose centre lies in the box are set when the interpolated value reaches it; other pixels
-            are never set, whatever the threshold.
+        threshold: pixels whose centre lies in the box are set when the interpolated value reaches it; other
+            pixels are never set, whatever the threshold.
 
     The interpolation is ``grid_sample(align_corners=False, padding_mode="zeros")``, as in Detectron2's and
     MMDetection's paste; torchvision instead rounds the box to whole pixels first.

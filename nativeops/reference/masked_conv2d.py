@@ -1,11 +1,11 @@
-"""Convolution evaluated only where a mask is set, in plain torch (Kong et al. 2019, Guided Anchoring's inference)."""
+"""Convolution evaluated only where a mask is set, in plain torch (as in Guided Anchoring)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as F
 
 
 def masked_conv2d(

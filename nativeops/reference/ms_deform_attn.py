@@ -1,6 +1,7 @@
 """Multi-scale deformable attention in plain torch (Zhu et al., "Deformable DETR", 2021, eq. 3).
 
-Shape legend: B images, S = sum of H_l*W_l over L levels, Q queries, M heads, D channels a head, P points a level.
+Shape legend: B images, S = sum of H_l*W_l over L levels, Q queries, M heads, D channels a head, P points a
+level.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as F
 
 
 def level_sizes(spatial_shapes: Sequence[int]) -> list[tuple[int, int]]:
@@ -33,12 +34,12 @@ def ms_deform_attn(
     Args:
         value_BSMD: projected features of all levels, flattened row-major and concatenated.
         spatial_shapes: ``H_0, W_0, H_1, W_1, …`` (flat, Python ints: shapes are static in a compiled graph).
-        locations_BQMLP2: (x, y) in units of the level's size: 0 is the left edge of the first pixel, 1 the right
-            edge of the last. Samples outside read zero.
+        locations_BQMLP2: (x, y) in units of the level's size: 0 is the left edge of the first pixel, 1 the
+            right edge of the last. Samples outside read zero.
         weights_BQMLP: attention weights, normally a softmax over L*P.
 
-    The sampling is ``grid_sample(align_corners=False, padding_mode="zeros")`` of each level; NaN locations read zero,
-    as in the kernels.
+    The sampling is ``grid_sample(align_corners=False, padding_mode="zeros")`` of each level; NaN locations
+    read zero, as in the kernels.
     """
     sizes = level_sizes(spatial_shapes)
     B, _, M, D = value_BSMD.shape

@@ -1,7 +1,7 @@
 """COCO run-length encoding of bitmaps in plain torch, with a fixed capacity so that shapes stay static.
 
-Runs go down the columns, first a run of zeros (of length 0 when the first pixel is set), then ones, alternating:
-the uncompressed ``counts`` of pycocotools.
+Runs go down the columns, first a run of zeros (of length 0 when the first pixel is set), then ones,
+alternating: the uncompressed ``counts`` of pycocotools.
 
 Shape legend: N masks, R run capacity.
 """
@@ -16,8 +16,8 @@ def rle_encode(masks_NHW: torch.Tensor, capacity: int) -> tuple[torch.Tensor, to
 
     Args:
         masks_NHW: bool or uint8; every non-zero value is set.
-        capacity: ``R``. A mask with more runs than that reports its true count and keeps the first ``R``; unused
-            entries are 0. A bitmap without pixels has no runs.
+        capacity: ``R``. A mask with more runs than that reports its true count and keeps the first ``R``;
+            unused entries are 0. A bitmap without pixels has no runs.
     """
     N, H, W = masks_NHW.shape
     runs = torch.zeros((N, capacity + 1), dtype=torch.int32, device=masks_NHW.device)
