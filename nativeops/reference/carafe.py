@@ -6,7 +6,7 @@ Shape legend: B images, C channels, G groups, k kernel size, s upsampling factor
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def carafe(
@@ -26,7 +26,7 @@ def carafe(
     """
     B, C, H, W = x_BCHW.shape
     k, s, r = kernel_size, scale, kernel_size // 2
-    padded = F.pad(x_BCHW, (r, r, r, r))
+    padded = functional.pad(x_BCHW, (r, r, r, r))
     taps = kernels.reshape(B, groups, k * k, 1, H, s, W, s)
     out = x_BCHW.new_zeros((B, groups, C // groups, H, s, W, s))
     for tap in range(k * k):

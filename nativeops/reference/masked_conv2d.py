@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def masked_conv2d(
@@ -24,5 +24,5 @@ def masked_conv2d(
         weight: ``[O, C, kH, kW]``.
         bias: ``[O]`` or None; added at set positions only.
     """
-    out = F.conv2d(x_BCHW, weight, bias, stride=list(stride), padding=list(padding))
+    out = functional.conv2d(x_BCHW, weight, bias, stride=list(stride), padding=list(padding))
     return torch.where((mask_Bhw > 0)[:, None], out, 0.0)

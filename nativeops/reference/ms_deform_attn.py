@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def level_sizes(spatial_shapes: Sequence[int]) -> list[tuple[int, int]]:
@@ -54,7 +54,7 @@ def ms_deform_attn(
             continue
         image = level_BsMD.permute(0, 2, 3, 1).reshape(B * M, D, height, width)
         grid = grids[:, :, :, index].transpose(1, 2).reshape(B * M, Q, P, 2)
-        samples.append(F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
+        samples.append(functional.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
     if not samples:
         return value_BSMD.new_zeros((B, Q, M * D))
     sampled = torch.stack(samples, dim=-2).reshape(B * M, D, Q, -1)
