@@ -1,0 +1,45 @@
+"""Plain tensor work behind ops of the same names.
+
+Shape legend: B images, C channels, H height, W width, N points or boxes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def subsample(x_BCHW: Tensor, stride: int) -> Tensor:
+    """Every `stride`-th pixel, beginning with the first."""
+    return x_BCHW[:, :, ::stride, ::stride]
+
+
+def resize_like(x_BChw: Tensor, like_BDHW: Tensor, mode: str = "nearest") -> Tensor:
+    """`x` at the height and width of `like`."""
+    size = like_BDHW.shape[-2:]
+    if mode == "nearest":
+        return F.interpolate(x_BChw, size=size, mode="nearest")
+    return F.interpolate(x_BChw, size=size, mode=mode, align_corners=False)
+
+
+def concat(*inputs: Tensor, dim: int = 1) -> Tensor:
+    """The inputs one after the other along `dim`."""
+    return torch.cat(inputs, dim)
+
+
+def flatten_levels(levels: list[Tensor], width: int) -> Tensor:
+    """Maps [B, A * width, H, W] of all levels as [B, N, width]: by level, row, column, then A.
+
+    `width` is the number of values that belong together, e.g. the classes.
+    """
+    rows = []
+    for level_BCHW in levels:
+        b = level_BCHW.shape[0]
+        rows.append(level_BCHW.permute(0, 2, 3, 1).reshape(b, -1, width))
+    return torch.cat(rows, 1)
+
+
+def detach(x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    """`x` without its history."""
+    return [level.detach() for level in x] if isinstance(x, list) else x.detach()
