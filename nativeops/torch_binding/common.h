@@ -30,13 +30,13 @@ inline DType dtype_of(const Tensor& tensor, const char* name) {
   }
 }
 
-inline Tensor contiguous(const Tensor& tensor) {
+inline Tensor dense(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
-inline std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
+inline std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
   if (!tensor.has_value()) return std::nullopt;
-  return contiguous(*tensor);
+  return dense(*tensor);
 }
 
 // Uninitialised, on the device of `like`.
