@@ -54,7 +54,9 @@ def ms_deform_attn(
             continue
         image = level_BsMD.permute(0, 2, 3, 1).reshape(B * M, D, height, width)
         grid = grids[:, :, :, index].transpose(1, 2).reshape(B * M, Q, P, 2)
-        samples.append(functional.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
+        samples.append(
+            functional.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        )
     if not samples:
         return value_BSMD.new_zeros((B, Q, M * D))
     sampled = torch.stack(samples, dim=-2).reshape(B * M, D, Q, -1)

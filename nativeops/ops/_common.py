@@ -1,0 +1,33 @@
+"""What several op families share: gradients of a reference, and the common dtype under autocast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+
+def gradients_of(
+    function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor | None], grad: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Vector-Jacobian product of a reference, recomputed under autograd: zeros where the output ignores an input.
+
+    Inputs that are None are passed through, and have no gradient in the result.
+    """
+    with torch.enable_grad():
+        leaves = [None if x is None else x.detach().requires_grad_() for x in inputs]
+        out = function(*leaves)
+        tensors = [leaf for leaf in leaves if leaf is not None]
+        if not out.requires_grad:
+            return tuple(torch.zeros_like(leaf) for leaf in tensors)
+        grads = torch.autograd.grad(out, tensors, grad, allow_unused=True, materialize_grads=True)
+    return tuple(g.detach() for g in grads)
+
+
+def widest(*tensors: torch.Tensor | None) -> torch.dtype:
+    """The dtype that holds all of them (an op's kernels take one dtype)."""
+    present = [t.dtype for t in tensors if t is not None]
+    dtype = present[0]
+    for other in present[1:]:
+        dtype = torch.promote_types(dtype, other)
+    return dtype
