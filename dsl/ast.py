@@ -129,10 +129,10 @@ class Conditional(Ast):
 
 @dataclass(frozen=True, kw_only=True)
 class RangeExpr(Ast):
-    """`start .. stop step step`, half open."""
+    """`start .. stop step step`, half open. Either end may be None inside an index: `feats[1 ..]`."""
 
-    start: Expr
-    stop: Expr
+    start: Expr | None
+    stop: Expr | None
     step: Expr | None
 
 

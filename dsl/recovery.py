@@ -1,0 +1,219 @@
+"""Error recovery: find the first fault of a text, and overwrite the broken statement so that parsing can go on.
+
+Overwriting keeps every offset true. The start of the broken statement comes from the parser's own stack: the
+nearest state in which a statement, a declaration or a param may start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from detc.dsl.scan import CLOSING, OPENING, indentation, marks
+
+if TYPE_CHECKING:
+    from lark import Lark, Token, Tree
+
+# A state that shifts the first terminal is one where the second thing may start.
+_RESTARTS = (("_LET", "statement"), ("_INTERFACE", "declaration"), ("_IMPORT", "declaration"))
+RESERVED = frozenset(
+    "input output node frozen shadow state next let loss where repeat when at expect set replace remove insert "
+    "tie".split()
+)
+DECLARING = frozenset("component model data train target interface patch run test".split())
+HEADERS = DECLARING | frozenset("when repeat at for if while def class fn func function struct else".split())
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The first place where a text stops being a sentence of the grammar.
+
+    `start`..`end` is the offending token (empty at the end of the text), `kind` its terminal ("" if no terminal
+    matches there), `previous` the last good token, `begin` the start of the broken statement.
+    """
+
+    start: int
+    end: int
+    kind: str
+    previous: Token | None
+    begin: int
+    restart: str
+    accepts: frozenset[str] = field(repr=False)
+
+
+def attempt(lark: Lark, text: str, start: str) -> Tree[Any] | Fault:
+    """Parse `text`; return its tree or the first fault."""
+    from lark.exceptions import UnexpectedInput
+
+    tokens, tree = _feed(lark, text, start)
+    if not isinstance(tree, UnexpectedInput):
+        return tree
+    # The offending token may have made the parser reduce before it was refused, so ask a parser that has not
+    # seen it what it would have accepted.
+    again = lark.parse_interactive(text, start=start)
+    stream = again.lexer_thread.lex(again.parser_state)
+    for _ in tokens:
+        again.parser_state.feed_token(next(stream))
+    accepts = frozenset(again.accepts())
+    where, kind = tree.pos_in_stream, ""
+    token = getattr(tree, "token", None)
+    if token is not None:
+        where, kind = token.start_pos, token.type
+    if where is None or kind == "$END":
+        where = len(text)
+    end = token.end_pos if token is not None and kind != "$END" else where + (not kind)
+    previous = tokens[-1] if tokens else None
+    begin, restart = _begin(again.parser_state, where)
+    return Fault(where, end or where, kind, previous, begin, restart, accepts)
+
+
+def _feed(lark: Lark, text: str, start: str) -> tuple[list[Token], Any]:
+    from lark import Token
+    from lark.exceptions import UnexpectedInput
+
+    parser = lark.parse_interactive(text, start=start)
+    state = parser.parser_state
+    tokens: list[Token] = []
+    try:
+        for token in parser.lexer_thread.lex(state):
+            state.feed_token(token)
+            tokens.append(token)
+        end = Token.new_borrow_pos("$END", "", tokens[-1]) if tokens else Token("$END", "", 0, 1, 1)
+        return tokens, state.feed_token(end, True)
+    except UnexpectedInput as problem:
+        return tokens, problem
+
+
+def _begin(state: Any, default: int) -> tuple[int, str]:
+    """Walk down the stack to the nearest state that may start something; return where that something starts."""
+    from lark.parsers.lalr_analysis import Shift
+
+    table = state.parse_conf.parse_table.states
+    for depth in range(len(state.state_stack) - 1, -1, -1):
+        actions = table[state.state_stack[depth]]
+        for terminal, kind in _RESTARTS:
+            if terminal in actions and actions[terminal][0] is Shift:
+                return _first_position(state.value_stack[depth:], default), kind
+    return _first_position(state.value_stack, default), "declaration"
+
+
+def _first_position(values: list[Any], default: int) -> int:
+    for value in values:
+        place = value if hasattr(value, "start_pos") else getattr(value, "meta", None)
+        position = getattr(place, "start_pos", None)
+        if position is not None:
+            return int(position)
+    return default
+
+
+def overwrite(text: str, fault: Fault) -> tuple[str, int | None]:
+    """Blank the broken statement of `fault`.
+
+    A broken header keeps its block, under a made-up header, so that faults inside it are found too. Returns the
+    new text and the offset of that made-up header, if any.
+    """
+    if fault.start >= len(text) and fault.begin >= len(text):
+        return text, None
+    end, opens = _extent(text, fault)
+    end = max(end, fault.begin + 1)
+    if opens:
+        made_up = "run" if fault.restart == "declaration" else "x"
+        if end - fault.begin >= len(made_up):
+            return _blank(text, fault.begin, end, made_up), fault.begin
+        end = _matching(text, end)
+    return _blank(text, fault.begin, end), None
+
+
+def _blank(text: str, start: int, end: int, put: str = "") -> str:
+    gone = "".join(ch if ch == "\n" else " " for ch in text[start:end])
+    return text[:start] + put + gone[len(put) :] + text[end:]
+
+
+def starts_next(text: str, fault: Fault) -> bool:
+    """Whether the offending token begins the next statement, so that the fault is at the end of the last one."""
+    if fault.previous is None or fault.start >= len(text) or fault.begin >= fault.start:
+        return False
+    before = fault.previous.end_pos or 0
+    if "\n" not in text[before : fault.start]:
+        return False
+    first = text[fault.start : fault.end]
+    if first in RESERVED or (first in DECLARING and indentation(text, fault.start) == 0):
+        return True
+    return indentation(text, fault.start) <= indentation(text, fault.begin) and first not in CLOSING
+
+
+def _extent(text: str, fault: Fault) -> tuple[int, bool]:
+    """The end of the broken statement, and whether a block of its own opens there."""
+    if starts_next(text, fault) and fault.previous is not None:
+        return fault.previous.end_pos or fault.start, False
+    stack: list[str] = []
+    base = indentation(text, fault.begin)
+    for mark in marks(text, fault.begin):
+        ch = mark.text
+        if ch in OPENING:
+            if ch == "{" and not stack and mark.start >= fault.start and _is_block(text, fault, mark.end):
+                return mark.start, True
+            stack.append(ch)
+        elif ch in CLOSING:
+            if stack and OPENING[stack[-1]] == ch:
+                stack.pop()
+            elif mark.start < fault.start:
+                continue
+            elif ch == "}":
+                return max(mark.start, fault.end if fault.start == mark.start == fault.begin else 0), False
+        elif ch == "\n" and mark.start >= fault.start:
+            if not stack or _dedents(text, mark.end, base):
+                return mark.start, False
+    return len(text), False
+
+
+def _is_block(text: str, fault: Fault, inside: int) -> bool:
+    """Whether the `{` before `inside` opens a block and not a record."""
+    end = text.find("\n", inside)
+    rest = text[inside : end if end >= 0 else len(text)].strip()
+    words = text[fault.begin : inside - 1].split()
+    return not rest or rest.startswith("#") or bool(words and words[0] in HEADERS)
+
+
+def _dedents(text: str, line: int, base: int) -> bool:
+    """Whether the line at offset `line` cannot belong to a statement that is indented by `base`."""
+    end = text.find("\n", line)
+    content = text[line : end if end >= 0 else len(text)]
+    words = content.split()
+    if not words or content.lstrip()[0] in ")]":
+        return False
+    if words[0] in RESERVED:
+        return True
+    return len(content) - len(content.lstrip(" \t")) <= base
+
+
+def _matching(text: str, opening: int) -> int:
+    """The offset behind the `}` that closes the `{` at `opening`."""
+    depth = 0
+    for mark in marks(text, opening):
+        if mark.text == "{":
+            depth += 1
+        elif mark.text == "}":
+            depth -= 1
+            if depth == 0:
+                return mark.end
+    return len(text)
+
+
+def unclosed(text: str) -> int | None:
+    """The offset of the `{` that most likely lacks its `}`, judged by the indentation of the lines.
+
+    A `}` that stands further left than the line of the `{` it would close belongs to an outer one.
+    """
+    stack: list[int] = []
+    for mark in marks(text):
+        if mark.text == "{":
+            stack.append(mark.start)
+        elif mark.text == "}" and stack:
+            line_start = text.rfind("\n", 0, mark.start) + 1
+            if not text[line_start : mark.start].strip() and len(stack) > 1:
+                here = indentation(text, mark.start)
+                if here < indentation(text, stack[-1]) and here <= indentation(text, stack[-2]):
+                    return stack[-1]
+            stack.pop()
+    return stack[-1] if stack else None
