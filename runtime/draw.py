@@ -185,7 +185,7 @@ def _label(canvas: Image.Image, box: Rect, text: str, color: Color, style: Style
 def _place(
     box: Rect, tag: tuple[int, int], canvas: tuple[int, int], taken: Sequence[Rect]
 ) -> tuple[float, float]:
-    """The first free place of: above, inside at the top, below, inside at the bottom; else the best of these."""
+    """The first free place of: above, inside at the top, below, inside at the bottom; else the best."""
     x1, y1, x2, y2 = (round(v) for v in box)
     width, height = tag
     left, right = x1, x2 - width
