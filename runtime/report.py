@@ -151,7 +151,8 @@ def data_uri(image: Image.Image) -> str:
 
 
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>@title@</title><style>
 :root { --ink: #1d2330; --dim: #667085; --line: #e3e6ec; --paper: #fff; --tint: #f5f7fa; --accent: #3f7fd0 }
 @media (prefers-color-scheme: dark) {
@@ -164,7 +165,8 @@ h1 { font-size: 26px; margin: 0 } h2 { font-size: 18px; margin: 32px 0 12px }
 .tiles { display: flex; flex-wrap: wrap; gap: 12px }
 .tiles div { background: var(--tint); border-radius: 10px; padding: 12px 20px; min-width: 130px }
 .tiles strong { display: block; font-size: 26px; font-weight: 600 } .tiles span { color: var(--dim) }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 20px; margin-top: 28px }
+.charts { display: grid; gap: 20px; margin-top: 28px;
+  grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)) }
 figure { margin: 0 } figcaption { color: var(--dim); font-size: 13px; overflow-wrap: anywhere }
 svg { width: 100%; height: auto } svg text { font-size: 12px; fill: var(--dim) } .grid { stroke: var(--line) }
 .legend { display: flex; gap: 16px; margin: 0 0 0 56px; font-size: 13px; flex-wrap: wrap }
