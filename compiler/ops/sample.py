@@ -1,0 +1,98 @@
+"""Choosing some of many boxes, with a fixed capacity."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveInt
+
+from detc.compiler.ops.base import Function, Op, Port
+from detc.compiler.types import BATCH, Mismatch, Struct, Tensor, Type, struct, tensor
+
+
+class RandomSample(Op):
+    """At most `n` boxes of a match, drawn at random: up to `positive` of them matched, the rest background."""
+
+    module = "std.ops"
+    phase = "train"
+    inputs = (Port("match", Struct, kinds=("match",)),)
+
+    n: PositiveInt = 256
+    positive: float = Field(default=0.5, gt=0, le=1)
+
+    def infer(self, match: Struct) -> Struct:
+        """A match [B, N] to a sample: `index` [B, n] into N, `positive` and `valid` [B, n]."""
+        return struct(
+            "sample",
+            index=tensor(BATCH, self.n, dtype="int64"),
+            positive=tensor(BATCH, self.n, dtype="bool"),
+            valid=tensor(BATCH, self.n, dtype="bool"),
+        )
+
+    def torch(self, match: Type) -> Function:  # type: ignore[override]
+        """Top-k over random keys."""
+        return Function(
+            "detc.compiler.functional.sample:random_sample", {"n": self.n, "positive": self.positive}
+        )
+
+
+class Take(Op):
+    """The rows that a sample chose, of a tensor or of each tensor of a struct."""
+
+    module = "std.ops"
+    phase = "train"
+    inputs = (Port("rows", (Tensor, Struct)), Port("pick", Struct, kinds=("sample",)))
+
+    def infer(self, rows: Tensor | Struct, pick: Struct) -> Type:
+        """[B, N, ...] (or [N, ...], the same for all images) to [B, K, ...]."""
+        index = pick.get("index")
+        assert isinstance(index, Tensor)
+        if isinstance(rows, Tensor):
+            return self._taken(rows, index)
+        if rows.get("valid") is None:
+            raise Mismatch(f"{rows} has no valid mask", inputs=((0, "this wire"),))
+        fields = []
+        for name, field in rows.fields:
+            if not isinstance(field, Tensor) or self._shared(field):
+                raise Mismatch(f"cannot take rows of `{name}` of {rows}", inputs=((0, "this wire"),))
+            fields.append((name, self._taken(field, index)))
+        return Struct(rows.kind, tuple(fields))
+
+    def torch(self, rows: Type, pick: Type) -> Function:  # type: ignore[override]
+        """`gather`."""
+        shared = isinstance(rows, Tensor) and self._shared(rows)
+        return Function("detc.compiler.functional.sample:take", {"shared": shared})
+
+    @staticmethod
+    def _shared(rows: Tensor) -> bool:
+        return not rows.shape or rows.shape[0] != BATCH
+
+    def _taken(self, rows: Tensor, index: Tensor) -> Tensor:
+        trailing = rows.shape[1 if self._shared(rows) else 2 :]
+        return Tensor((*index.shape, *trailing), rows.dtype, rows.kind)
+
+
+class WithTruth(Op):
+    """Proposals with the truth's own boxes added, which `given` marks: a head then always sees positives."""
+
+    module = "std.ops"
+    phase = "train"
+    inputs = (Port("boxes", Struct, kinds=("proposals",)), Port("truth", Struct, kinds=("instances",)))
+
+    def infer(self, boxes: Struct, truth: Struct) -> Struct:
+        """Proposals [B, K] and truth [B, G] to proposals [B, K + G]."""
+        count = 0
+        for part in (boxes, truth):
+            valid = part.get("valid")
+            if not isinstance(valid, Tensor):
+                raise Mismatch(f"{part} has no valid mask", inputs=((0, "this wire"),))
+            count = valid.shape[1] + count
+        return struct(
+            "proposals",
+            boxes=tensor(BATCH, count, 4, kind="boxes"),
+            scores=tensor(BATCH, count),
+            valid=tensor(BATCH, count, dtype="bool"),
+            given=tensor(BATCH, count, dtype="bool"),
+        )
+
+    def torch(self, boxes: Type, truth: Type) -> Function:  # type: ignore[override]
+        """Concatenation."""
+        return Function("detc.compiler.functional.sample:with_truth")
