@@ -277,7 +277,7 @@ class Builder:
     def target(self, tree: Tree[Any]) -> ast.Target:
         name, *indices = tree.children
         items = self.exprs(indices[0].children) if indices else ()
-        return ast.Target(name=str(name), indices=items, span=self.span(tree))
+        return ast.Target(name=str(name.children[0]), indices=items, span=self.span(tree))
 
     def path(self, tree: Tree[Any]) -> ast.Path:
         head, *rest = tree.children

@@ -153,7 +153,7 @@ class FileBuilder(Builder):
 
     def stmt_step(self, tree: Tree[Any], common: dict[str, Any]) -> ast.StepStmt:
         name, value = tree.children
-        return ast.StepStmt(name=str(name), value=self.expr(value), **common)
+        return ast.StepStmt(name=str(name.children[0]), value=self.expr(value), **common)
 
     def stmt_sub(self, tree: Tree[Any], common: dict[str, Any]) -> ast.Stmt:
         found = parts(tree)
@@ -168,7 +168,7 @@ class FileBuilder(Builder):
             else:
                 label = self.string(token) if quoted else str(token)
         return ast.SubBlock(
-            kind=str(found["NAME"]),
+            kind=str(found["name"].children[0]),
             label=label,
             label_quoted=quoted,
             base=self.applied(found["base"].children[0]) if "base" in found else None,
@@ -179,7 +179,7 @@ class FileBuilder(Builder):
     def check_swallowed(self, tree: Tree[Any], found: dict[str, Any]) -> None:
         """Note a declaration that an unclosed block above has taken for a sub-block."""
         start = tree.meta.start_pos
-        kind = str(found["NAME"])
+        kind = str(found["name"].children[0])
         if kind not in DECLARING or (start > 0 and self.source.text[start - 1] != "\n"):
             return
         if "label" in found or "base" in found or kind == "run":

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from detc.dsl.diagnostics import Edit, closest
-from detc.dsl.recovery import DECLARING, RESERVED, Fault
+from detc.dsl.recovery import DECLARING, RESERVED, Fault, starts_next
+from detc.dsl.scan import CLOSING, OPENING, marks
 from detc.dsl.source import Source, Span
 
 UNITS = ("ep", "it", "img", "ms", "s", "px", "GiB", "MiB", "%")
@@ -203,7 +204,7 @@ def _foreign_keyword(p: Place) -> Hint | None:
         return None
     if word == "if" and p.before == "else":
         return None
-    if word in ("from", "import") and not (p.at_statement or p.at_declaration or p.fault.restart == "declaration"):
+    if word in ("from", "import") and not (p.at_declaration and word == p.found):
         return None
     right, help = _INSTEAD[word]
     inside = p.fault.restart == "statement"
@@ -244,10 +245,10 @@ def _colon_for_equals(p: Place) -> Hint | None:
 
 def _equals_for_colon(p: Place) -> Hint | None:
     accepts = p.fault.accepts
-    if p.found == "=" and p.fault.restart == "declaration" and "COLON" in accepts and "EQUAL" not in accepts:
+    if p.found == "=" and p.fault.restart == "param" and "COLON" in accepts and "EQUAL" not in accepts:
         return p.here("a param needs a type: `name: type = value`", "a type is missing before this",
                       help="the types are int, float, bool, str, size, labels, list, \"a\" | \"b\", interfaces")  # fmt: skip
-    if p.found in (",", ")") and "COLON" in accepts and p.fault.restart == "declaration":
+    if p.found in (",", ")") and "COLON" in accepts and p.fault.restart == "param":
         return Hint("a param needs a type: `name: type`", "without a type", p.fault.previous.start_pos or 0,
                     p.before_end) if p.fault.previous is not None else None  # fmt: skip
     if p.found == "=" and p.first == "input":
@@ -261,23 +262,47 @@ def _missing_comma(p: Place) -> Hint | None:
     inside = "COMMA" in accepts and accepts & closers
     if not inside or p.fault.previous is None:
         return None
-    if p.fault.kind in ("INT", "NAME") and p.before.isdigit() and p.found in (*UNITS, "x"):
-        return _apart(p)
     if p.fault.kind in _STARTS_VALUE or p.found == "{" or p.found in RESERVED | {"in"}:
         at = p.before_end
         return Hint("a `,` is missing", "add `,` here", at, at, None, p.edit(at, at, ","))
     return None
 
 
+def _unclosed_bracket(p: Place) -> Hint | None:
+    """A `(` or `[` that is still open where the next statement or the end of the block comes."""
+    pairs = {"RPAR": ("(", ")"), "RSQB": ("[", "]")}
+    closer = next((c for c in pairs if c in p.fault.accepts), None)
+    if closer is None:
+        return None
+    opening, closing = pairs[closer]
+    stack = []
+    for mark in marks(p.text[: p.fault.start], p.fault.begin):
+        if mark.text in OPENING:
+            stack.append(mark)
+        elif mark.text in CLOSING and stack:
+            stack.pop()
+    if not stack or stack[-1].text != opening:
+        return None
+    at, place = p.before_end, stack[-1]
+    if p.found in (")", "]"):
+        return p.here(f"this `{opening}` is closed by `{p.found}`", f"write `{closing}`", closing)
+    if p.found == "}" or p.fault.kind == "$END" or starts_next(p.text, p.fault):
+        return Hint(f"this `{opening}` is never closed", "opened here", place.start, place.end, None,
+                    p.edit(at, at, closing))  # fmt: skip
+    return None
+
+
 def _apart(p: Place) -> Hint | None:
     """A number and its unit with a blank between."""
-    previous = p.fault.previous
-    if previous is None or previous.type not in ("INT", "FLOAT") or p.found not in (*UNITS, "epochs", "epoch"):
-        return None
-    unit = "ep" if p.found.startswith("epoch") else p.found
-    fix = p.edit(p.before_end, p.fault.end, unit)
-    return Hint("a unit stands right behind its number", f"write `{p.before}{unit}`", previous.start_pos or 0,
-                p.fault.end, None, fix)  # fmt: skip
+    units = {**{unit: unit for unit in UNITS}, "epochs": "ep", "epoch": "ep", "iters": "it", "images": "img"}
+    for start, word in ((p.fault.start, p.found), (p.fault.begin, p.first)):
+        before = re.search(r"(?<![\w.])([0-9]+(?:\.[0-9]+)?)[ \t]+$", p.text[:start])
+        if before and word in units:
+            end = start + len(word)
+            fix = p.edit(before.start(), end, before.group(1) + units[word])
+            return Hint("a unit stands right behind its number", f"write `{fix.text}`", before.start(), end,
+                        None, fix)  # fmt: skip
+    return None
 
 
 def _operator(p: Place) -> Hint | None:
@@ -293,12 +318,11 @@ def _operator(p: Place) -> Hint | None:
     if last_two == "**":
         start = p.fault.start - 1
         return Hint("there is no power operator", "not known here", start, start + 2, "write `x * x`")
-    if last_two == "=>" or (p.found == ">" and last_two == "=>"):
-        start = p.fault.start - 1
-        return Hint("`=>` is written `->`", "write `->`", start, start + 2, None, p.edit(start, start + 2, "->"))
-    if p.text[max(p.fault.start - 1, 0) : p.fault.start + 1] == "|>":
-        start = p.fault.start - 1
-        return Hint("`|>` is written `->`", "write `->`", start, start + 2, None, p.edit(start, start + 2, "->"))
+    for arrow in ("=>", "|>"):
+        if arrow in (two, last_two):
+            start = p.fault.start - (two != arrow)
+            fix = p.edit(start, start + 2, "->")
+            return Hint(f"`{arrow}` is written `->`", "write `->`", start, start + 2, None, fix)
     if p.found == "." and re.match(r"\.[0-9]", p.rest):
         return p.here("a number starts with a digit", "write `0.`", "0.")
     if p.found == "." and p.fault.previous is not None and p.fault.previous.type == "INT":
@@ -394,6 +418,7 @@ HINTS: tuple[Callable[[Place], Hint | None], ...] = (
     _comment,
     _operator,
     _apart,
+    _unclosed_bracket,
     _colon_for_equals,
     _equals_for_colon,
     _comma_at_end,

@@ -23,43 +23,99 @@ def parse(source: Source) -> tuple[ast.File, list[Diagnostic]]:
     the tree lacks the broken statements; without, it is complete.
     """
     from detc.dsl.build_file import FileBuilder
-    from detc.dsl.recovery import attempt, overwrite
+    from detc.dsl.recovery import Fault, attempt
     from detc.dsl.tables import parser
 
-    lark = parser()
-    text, errors, dropped = source.text, list[DetError](), set[int]()
-    tree = ast.File(edition=None, imports=(), decls=(), span=Span(source, 0, len(text)))
+    state = _Recovery(source)
+    tree = ast.File(edition=None, imports=(), decls=(), span=Span(source, 0, len(source.text)))
     for _ in range(MAX_FAULTS):
-        result = attempt(lark, text, "start")
-        if isinstance(result, _fault_type()):
-            if _swallowed_declaration(text, result):
-                errors.append(_unclosed(source, text, result.begin))
-                text = _close_before(text, result.begin)
-                continue
-            if result.kind == "$END" and "RBRACE" in result.accepts:
-                errors.append(_unclosed(source, text, len(source.text)))
-                text += "}"
-                continue
-            errors.append(describe(source, result))
-            text, made_up = overwrite(text, result)
-            if made_up is not None:
-                dropped.add(made_up)
+        result = attempt(parser(), state.text, "start", state.closings)
+        if isinstance(result, Fault):
+            state.mend(result)
             continue
-        builder = FileBuilder(source, frozenset(dropped))
+        builder = FileBuilder(source, frozenset(state.dropped))
         try:
             tree = builder.file(result)
         except DetError as problem:
-            errors.append(problem)
+            state.errors.append(problem)
             break
-        if builder.swallowed:
-            errors.append(_unclosed(source, text, builder.swallowed[0]))
-            text = _close_before(text, builder.swallowed[0])
-            continue
-        errors += builder.problems
-        break
+        if not builder.swallowed:
+            state.errors += builder.problems
+            break
+        state.close(builder.swallowed[0])
+    errors = state.errors
     if tree.edition is not None and tree.edition not in EDITIONS:
         errors.append(_edition(source, tree.edition))
     return tree, _sorted(errors)
+
+
+class _Recovery:
+    """The working text of one file: what was overwritten, what was put in, what was reported."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.text = source.text
+        self.errors: list[DetError] = []
+        self.dropped: set[int] = set()
+        self.closings: list[tuple[int, int]] = []
+        self.mended: int | None = None  # start of the statement whose fix was tried last
+
+    def mend(self, fault: Fault) -> None:
+        """Report `fault` and change the text so that parsing gets beyond it."""
+        from detc.dsl.recovery import overwrite, stray_declaration
+
+        since = max((edge for edge, _ in self.closings), default=0)
+        if fault.restart == "statement":
+            stray = stray_declaration(self.text[: fault.end], since)
+            if stray is None and fault.kind == "$END" and "RBRACE" in fault.accepts:
+                stray = len(self.text)
+            if stray is not None:
+                return self.close(stray)
+        if fault.begin != self.mended:  # else the fix was not all that was wrong: one report is enough
+            problem = describe(self.source, fault)
+            self.errors.append(problem)
+            mended = _apply(self.text, problem.diagnostics[0].fix)
+            if mended is not None:
+                self.text, self.mended = mended, fault.begin
+                return None
+        self.text, made_up = overwrite(self.text, fault)
+        if made_up is not None:
+            self.dropped.add(made_up)
+        return None
+
+    def close(self, offset: int) -> None:
+        """Report the block that is still open at `offset`, and close all that are."""
+        from detc.dsl.recovery import edge_before, open_braces, unclosed
+
+        since = max((edge for edge, _ in self.closings), default=0)
+        count = max(open_braces(self.text[:offset], since), 1)
+        opening = unclosed(self.text[:offset], since)
+        self.closings.append((edge_before(self.text, offset), count))
+        place = Span(self.source, offset, offset)
+        fix = Edit(place, "}\n" * count)
+        if opening is None:
+            self.errors.append(error("DET0104", "a `}` is missing", place, "expected before this", fix=fix))
+            return
+        where = "a `}` is missing before this" if offset < len(self.text) else "the file ends here"
+        brace = Span(self.source, opening, opening + 1)
+        secondary = [(place, where)]
+        self.errors.append(
+            error("DET0104", "this `{` is never closed", brace, "opened here", secondary=secondary, fix=fix)
+        )
+
+
+def _apply(text: str, fix: Edit | None) -> str | None:
+    """Apply a fix to the working text if it can be done without moving what follows."""
+    if fix is None:
+        return None
+    start, end = fix.span.start, fix.span.end
+    new = fix.text.strip() if end > start else fix.text
+    room = end
+    while room < len(text) and text[room] == " ":
+        room += 1
+    if len(new) > room - start:
+        return None
+    return text[:start] + new + " " * (max(end, start + len(new)) - start - len(new)) + text[max(end, start + len(new)) :]
 
 
 def parse_expression(text: str, name: str) -> ast.Expr:
@@ -127,16 +183,12 @@ def describe(source: Source, fault: Fault) -> DetError:
         return error("DET0102", message, Span(source, start, end), f"expected {wanted}" if wanted else "not known")
     after = f" after `{fault.previous}`" if fault.previous is not None else ""
     message = f"expected {wanted}{after}, found {found}" if wanted else f"unexpected {found}{after}"
+    if found == "the next statement" and not wanted:
+        message = f"this statement is not complete{after}"
     if fault.kind == "RBRACE" and "_INTERFACE" in fault.accepts:
         fix = Edit(Span(source, start, end), "")
         return error("DET0104", "this `}` closes nothing", Span(source, start, end), "no `{` for it", fix=fix)
     return error("DET0101", message, Span(source, start, end), f"expected {wanted}" if wanted else "not expected here")
-
-
-def _fault_type() -> type[Fault]:
-    from detc.dsl.recovery import Fault
-
-    return Fault
 
 
 def _parse_all(source: Source, start: str):  # type: ignore[no-untyped-def]
@@ -147,46 +199,6 @@ def _parse_all(source: Source, start: str):  # type: ignore[no-untyped-def]
     if isinstance(result, Fault):
         raise describe(source, result)
     return result
-
-
-def _swallowed_declaration(text: str, fault: Fault) -> bool:
-    """Whether the broken "statement" is really a declaration at the start of a line, inside an unclosed block."""
-    from detc.dsl.recovery import DECLARING
-
-    if fault.restart != "statement" or (fault.begin > 0 and text[fault.begin - 1] != "\n"):
-        return False
-    match = re.compile(r"(\w+)[ \t]+[A-Za-z_\"{]").match(text, fault.begin)
-    return match is not None and match.group(1) in DECLARING
-
-
-def _close_before(text: str, offset: int) -> str:
-    """Overwrite the newline before `offset` with a `}`, clearing a comment that would hide it."""
-    from detc.dsl.scan import comments
-
-    at = offset - 1
-    for comment in comments(text):
-        if comment.end == at:
-            text = text[: comment.start] + " " * (comment.end - comment.start) + text[comment.end :]
-    return text[:at] + "}" + text[offset:]
-
-
-def _unclosed(source: Source, text: str, offset: int) -> DetError:
-    """The error for a block that is still open at `offset`."""
-    from detc.dsl.recovery import unclosed
-
-    opening = unclosed(text[:offset])
-    here = Span(source, min(offset, len(source.text)), min(offset, len(source.text)))
-    fix = Edit(here, "}\n")
-    if opening is None:
-        return error("DET0104", "a `}` is missing", here, "expected before this", fix=fix)
-    return error(
-        "DET0104",
-        "this `{` is never closed",
-        Span(source, opening, opening + 1),
-        "opened here",
-        secondary=[(here, "a `}` is missing before this" if offset < len(text) else "the file ends here")],
-        fix=fix,
-    )
 
 
 def _edition(source: Source, edition: int) -> DetError:

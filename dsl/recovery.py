@@ -6,10 +6,13 @@ nearest state in which a statement, a declaration or a param may start.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from detc.dsl.scan import CLOSING, OPENING, indentation, marks
+from detc.dsl.scan import CLOSING, OPENING, comments, indentation, marks
 
 if TYPE_CHECKING:
     from lark import Lark, Token, Tree
@@ -21,7 +24,15 @@ RESERVED = frozenset(
     "tie".split()
 )
 DECLARING = frozenset("component model data train target interface patch run test".split())
+_DECLARATION = re.compile(
+    r"(component|model|data|train|target|interface|patch|run)[ \t]+[A-Za-z_]\w*[ \t]*($|[({:\n#]|extends\b|with\b|for\b)"
+    r"|run[ \t]*\{|test[ \t]*\""
+)
 HEADERS = DECLARING | frozenset("when repeat at for if while def class fn func function struct else".split())
+
+
+# Closing braces to put in: (offset behind which, how many).
+Closings = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -41,60 +52,99 @@ class Fault:
     accepts: frozenset[str] = field(repr=False)
 
 
-def attempt(lark: Lark, text: str, start: str) -> Tree[Any] | Fault:
+def attempt(lark: Lark, text: str, start: str, closings: Closings = ()) -> Tree[Any] | Fault:
     """Parse `text`; return its tree or the first fault."""
     from lark.exceptions import UnexpectedInput
 
-    tokens, tree = _feed(lark, text, start)
-    if not isinstance(tree, UnexpectedInput):
-        return tree
-    # The offending token may have made the parser reduce before it was refused, so ask a parser that has not
-    # seen it what it would have accepted.
-    again = lark.parse_interactive(text, start=start)
-    stream = again.lexer_thread.lex(again.parser_state)
-    for _ in tokens:
-        again.parser_state.feed_token(next(stream))
-    accepts = frozenset(again.accepts())
-    where, kind = tree.pos_in_stream, ""
-    token = getattr(tree, "token", None)
+    tokens, result = _feed(lark, text, start, closings)
+    if not isinstance(result, UnexpectedInput):
+        return result
+    where, kind, token = result.pos_in_stream, "", getattr(result, "token", None)
     if token is not None:
         where, kind = token.start_pos, token.type
     if where is None or kind == "$END":
         where = len(text)
     end = token.end_pos if token is not None and kind != "$END" else where + (not kind)
+    if tokens and tokens[-1].type == "LBRACE" and text[where:end] in RESERVED:
+        # A block where an expression was due, `repeat i in { let … }`: its `{` was taken for a record's.
+        brace = tokens.pop()
+        where, end, kind = brace.start_pos, brace.end_pos, brace.type
+    # The offending token may have made the parser reduce before it was refused, so ask a parser that has not
+    # seen it what it would have accepted.
+    again = lark.parse_interactive(text, start=start)
+    for _ in _steps(again, text, closings, len(tokens)):
+        pass
     previous = tokens[-1] if tokens else None
-    begin, restart = _begin(again.parser_state, where)
-    return Fault(where, end or where, kind, previous, begin, restart, accepts)
+    begin, restart = _begin(lark, again.parser_state, where)
+    return Fault(where, end or where, kind, previous, begin, restart, frozenset(again.accepts()))
 
 
-def _feed(lark: Lark, text: str, start: str) -> tuple[list[Token], Any]:
+def _feed(lark: Lark, text: str, start: str, closings: Closings) -> tuple[list[Token], Any]:
     from lark import Token
     from lark.exceptions import UnexpectedInput
 
     parser = lark.parse_interactive(text, start=start)
-    state = parser.parser_state
     tokens: list[Token] = []
     try:
-        for token in parser.lexer_thread.lex(state):
-            state.feed_token(token)
+        for token in _steps(parser, text, closings, None):
             tokens.append(token)
         end = Token.new_borrow_pos("$END", "", tokens[-1]) if tokens else Token("$END", "", 0, 1, 1)
-        return tokens, state.feed_token(end, True)
+        return tokens, parser.parser_state.feed_token(end, True)
     except UnexpectedInput as problem:
         return tokens, problem
 
 
-def _begin(state: Any, default: int) -> tuple[int, str]:
+def _steps(parser: Any, text: str, closings: Closings, limit: int | None) -> Iterator[Token]:
+    """Feed the tokens of `text` one by one, with the closing braces that recovery has put in, and yield them."""
+    from lark import Token
+
+    state, stream = parser.parser_state, parser.lexer_thread.lex(parser.parser_state)
+    pending = sorted(closings)
+    count = 0
+    while limit is None or count < limit:
+        # Lexing depends on the parser's state, so a closing is fed before the token behind it is read.
+        if pending and parser.lexer_thread.state.line_ctr.char_pos >= pending[0][0]:
+            edge = pending[0][0]
+            token = Token("RBRACE", "}", edge, 1, 1, 1, 1, edge)
+            pending[0] = (edge, pending[0][1] - 1)
+            if not pending[0][1]:
+                del pending[0]
+        else:
+            found = next(stream, None)
+            if found is None:
+                return
+            token = found
+        state.feed_token(token)
+        count += 1
+        yield token
+
+
+def _begin(lark: Lark, state: Any, default: int) -> tuple[int, str]:
     """Walk down the stack to the nearest state that may start something; return where that something starts."""
     from lark.parsers.lalr_analysis import Shift
 
     table = state.parse_conf.parse_table.states
+    params = _param_states(lark)
     for depth in range(len(state.state_stack) - 1, -1, -1):
-        actions = table[state.state_stack[depth]]
+        number = state.state_stack[depth]
+        if number in params:
+            return _first_position(state.value_stack[depth:], default), "param"
         for terminal, kind in _RESTARTS:
-            if terminal in actions and actions[terminal][0] is Shift:
+            if terminal in table[number] and table[number][terminal][0] is Shift:
                 return _first_position(state.value_stack[depth:], default), kind
     return _first_position(state.value_stack, default), "declaration"
+
+
+@cache
+def _param_states(lark: Lark) -> frozenset[int]:
+    """The parser's states in which a param may start."""
+    found = set()
+    for text in ("component A(", "component A(a: int,", "component A(a: int, b: int,"):
+        parser = lark.parse_interactive(text, start="start")
+        for _ in _steps(parser, text, (), None):
+            pass
+        found.add(parser.parser_state.state_stack[-1])
+    return frozenset(found)
 
 
 def _first_position(values: list[Any], default: int) -> int:
@@ -112,8 +162,8 @@ def overwrite(text: str, fault: Fault) -> tuple[str, int | None]:
     A broken header keeps its block, under a made-up header, so that faults inside it are found too. Returns the
     new text and the offset of that made-up header, if any.
     """
-    if fault.start >= len(text) and fault.begin >= len(text):
-        return text, None
+    if fault.restart == "param":
+        return _blank(text, fault.begin, max(_param_end(text, fault), fault.begin + 1)), None
     end, opens = _extent(text, fault)
     end = max(end, fault.begin + 1)
     if opens:
@@ -167,6 +217,20 @@ def _extent(text: str, fault: Fault) -> tuple[int, bool]:
     return len(text), False
 
 
+def _param_end(text: str, fault: Fault) -> int:
+    """The offset behind the `,` that ends the broken param, or of the `)` that ends them all."""
+    depth = 0
+    for match in re.compile(r"\"[^\"\n]*\"|#[^\n]*|[\[\](){},]").finditer(text, fault.begin):
+        ch = match.group()
+        if match.start() >= fault.start and depth <= 0:
+            if ch == ",":
+                return match.end()
+            if ch in "){}":
+                return match.start()
+        depth += (ch in OPENING) - (ch in CLOSING)
+    return len(text)
+
+
 def _is_block(text: str, fault: Fault, inside: int) -> bool:
     """Whether the `{` before `inside` opens a block and not a record."""
     end = text.find("\n", inside)
@@ -200,13 +264,48 @@ def _matching(text: str, opening: int) -> int:
     return len(text)
 
 
-def unclosed(text: str) -> int | None:
+def edge_before(text: str, offset: int) -> int:
+    """The end of the last token before `offset`, that is without blanks and comments."""
+    found = [c for c in comments(text[:offset])]
+    edge = len(text[:offset].rstrip())
+    while found and found[-1].end >= edge > 0:
+        edge = len(text[: found.pop().start].rstrip())
+    return edge
+
+
+def open_braces(text: str, since: int) -> int:
+    """How many `{` of `text`, from `since` on, are not closed."""
+    depth = 0
+    for mark in marks(text, since):
+        depth = max(depth + (mark.text == "{") - (mark.text == "}"), 0)
+    return depth
+
+
+def stray_declaration(text: str, since: int) -> int | None:
+    """The offset of the first declaration at the start of a line that stands inside an open block."""
+    depth = 0
+    for mark in marks(text, since):
+        depth = max(depth + (mark.text == "{") - (mark.text == "}"), 0)
+        if mark.text == "\n" and depth and is_declaration(text, mark.end):
+            return mark.end
+    return None
+
+
+def is_declaration(text: str, offset: int) -> bool:
+    """Whether the line that starts at `offset` reads as the head of a declaration."""
+    if offset > 0 and text[offset - 1] != "\n":
+        return False
+    match = _DECLARATION.match(text, offset)
+    return match is not None
+
+
+def unclosed(text: str, since: int) -> int | None:
     """The offset of the `{` that most likely lacks its `}`, judged by the indentation of the lines.
 
     A `}` that stands further left than the line of the `{` it would close belongs to an outer one.
     """
     stack: list[int] = []
-    for mark in marks(text):
+    for mark in marks(text, since):
         if mark.text == "{":
             stack.append(mark.start)
         elif mark.text == "}" and stack:
