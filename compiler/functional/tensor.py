@@ -28,18 +28,6 @@ def concat(*inputs: Tensor, dim: int = 1) -> Tensor:
     return torch.cat(inputs, dim)
 
 
-def flatten_levels(levels: list[Tensor], width: int) -> Tensor:
-    """Maps [B, A * width, H, W] of all levels as [B, N, width]: by level, row, column, then A.
-
-    `width` is the number of values that belong together, e.g. the classes.
-    """
-    rows = []
-    for level_BCHW in levels:
-        b = level_BCHW.shape[0]
-        rows.append(level_BCHW.permute(0, 2, 3, 1).reshape(b, -1, width))
-    return torch.cat(rows, 1)
-
-
 def detach(x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
     """`x` without its history."""
     return [level.detach() for level in x] if isinstance(x, list) else x.detach()

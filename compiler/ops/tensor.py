@@ -17,8 +17,8 @@ def points_in(levels: Pyramid) -> Dim:
 class FlattenPoints(Op):
     """A pyramid of predictions as one tensor: by level, row, column, then anchor.
 
-    `width` values belong together (classes, or 4 coordinates): a map of A * width channels holds A predictions
-    at each position. By default A is 1.
+    `width` values belong together (classes, or 4 coordinates): a map of A * width channels holds A
+    predictions at each position. By default A is 1.
     """
 
     module = "std.dense"
@@ -52,7 +52,7 @@ class FlattenPoints(Op):
 
     def torch(self, levels: Pyramid) -> Function:  # type: ignore[override]
         """Permute, reshape, concatenate."""
-        return Function("detc.compiler.functional.tensor:flatten_levels", {"width": self._width(levels)})
+        return Function("detc.compiler.functional.points:flat", {"width": self._width(levels)})
 
 
 class Flatten(Op):
