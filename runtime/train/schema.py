@@ -3,8 +3,8 @@
 All are in the prelude, so a spec uses them without an import:
 
     optim = AdamW(lr = 4e-3 per 256img, weight_decay = 0.05)
-    lr { warmup: Linear(from_ratio = 1e-5, over = 1000it)  anneal: Cosine(start = epochs / 2, end_ratio = 5%) }
-    hooks { ema: EMA(momentum = 2e-4) }
+    lr { warmup: Linear(from_ratio = 1e-5, over = 1000it)  anneal: Cosine(start = epochs / 2, end_ratio = 5%)
+    } hooks { ema: EMA(momentum = 2e-4) }
 
 A piece of the schedule is a closed form: `factor(i, clock)` gives the number that multiplies the base rate at
 iteration `i`. Pieces multiply, so a warm-up and a decay do not need to know of each other, and resuming needs
@@ -299,7 +299,8 @@ class EarlyStop(Hook):
 
 
 class CheckNaN(Hook):
-    """Stop at a loss that is not finite. On without being written; `every` sets how often the device is asked."""
+    """Stop at a loss that is not finite. On without being written; `every` sets how often the device is
+    asked."""
 
     module = ""
     every: Quantity = Quantity(50, "it")

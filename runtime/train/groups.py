@@ -1,0 +1,100 @@
+"""Parameter groups: which parameters a `group "selector" { … }` of a spec means.
+
+A selector is a path of nodes, with `*` for any characters within a segment and `**` for any number of
+segments; indices may be written `[0, 1]` or `[*]`. It names a parameter if it matches the parameter's path
+or the path of a node above it: `"**.norm"` takes the weight and the bias of every node called `norm`,
+`"backbone"` takes all of the backbone. Where several rules match, the later one wins, field by field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from detc.compiler.spec import GroupRule
+from detc.dsl.diagnostics import DetError, did_you_mean, error
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FIELDS = ("lr_scale", "weight_decay", "momentum", "betas", "frozen")
+
+
+def selector_pattern(selector: str) -> re.Pattern[str]:
+    """The regular expression of parameter paths (`a.b.0.weight`) that a selector names."""
+    dotted = re.sub(r"\[([^\]]*)\]", lambda m: "." + ".".join(p.strip() for p in m[1].split(",")), selector)
+    parts = []
+    for segment in dotted.strip(".").split("."):
+        if segment == "**":
+            parts.append(r"(?:[^.]+\.)*")
+        else:
+            parts.append("".join("[^.]*" if c == "*" else re.escape(c) for c in segment) + r"\.")
+    return re.compile("".join(parts))
+
+
+def matches(selector: str, path: str) -> bool:
+    """True if the selector names the parameter `path` or a node above it."""
+    # Every segment ends in a dot, so that a match always covers whole segments.
+    return selector_pattern(selector).match(path + ".") is not None
+
+
+def matched_paths(selector: str, paths: Iterable[str]) -> list[str]:
+    """Those of `paths` that the selector names."""
+    pattern = selector_pattern(selector)
+    return [p for p in paths if pattern.match(p + ".")]
+
+
+def parameter_groups(model: nn.Module, rules: Sequence[GroupRule]) -> list[dict[str, Any]]:
+    """Split the trainable parameters of `model` by `rules`.
+
+    Parameters with the same fields share a group, so the optimiser launches as few kernels as possible. A
+    rule with `frozen = true` takes its parameters out of training (`requires_grad` becomes False).
+
+    Returns:
+        Groups with "params", "names" (same order) and the fields of the rules.
+
+    Raises:
+        DetError: DET0702 if a rule matches no trainable parameter or has an unknown field.
+    """
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    fields: dict[str, dict[str, Any]] = {name: {} for name in named}
+    for rule in rules:
+        for key in rule.fields:
+            if key not in FIELDS:
+                raise error(
+                    "DET0702",
+                    f'group "{rule.selector}" has no field `{key}`{did_you_mean(key, FIELDS)}',
+                    rule.origin,
+                    help=f"a group may set {', '.join(FIELDS)}",
+                )
+        found = matched_paths(rule.selector, named)
+        if not found:
+            raise _no_match(rule, model, named)
+        for name in found:
+            fields[name].update(rule.fields)
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for name, parameter in named.items():
+        if fields[name].pop("frozen", False):
+            parameter.requires_grad_(False)
+            continue
+        key = tuple(sorted((k, repr(v)) for k, v in fields[name].items()))
+        group = groups.setdefault(key, {"params": [], "names": [], **fields[name]})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def _no_match(rule: GroupRule, model: nn.Module, named: Iterable[str]) -> DetError:
+    everything = [name for name, _ in model.named_parameters()]
+    if matched_paths(rule.selector, everything):
+        text = f'group "{rule.selector}" matches only frozen parameters'
+        help_text = "take the group out, or unfreeze the node"
+    else:
+        last = [s for s in re.split(r"[.\[\]]+", rule.selector) if s and "*" not in s]
+        nodes = {segment for name in everything for segment in name.split(".") if not segment.isdigit()}
+        hint = did_you_mean(last[-1], nodes - {"weight", "bias"}) if last and last[-1] not in nodes else ""
+        text = f'group "{rule.selector}" matches no parameter{hint}'
+        sample = ", ".join(list(named)[:3])
+        help_text = f"selectors are node paths with `*` and `**`; parameters are called {sample}, …"
+    return error("DET0702", text, rule.origin, "matches nothing", help=help_text)

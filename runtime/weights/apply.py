@@ -1,0 +1,102 @@
+"""The weights that a spec names: resolve, check their conventions, load, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detc.dsl.diagnostics import DetError, error
+from detc.dsl.source import Origin
+from detc.runtime.weights.load import load_fitting
+from detc.runtime.weights.read import read_file, tensors_of
+from detc.runtime.weights.report import LoadReport
+from detc.runtime.weights.source import Convention, convention_of, locate
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def initialise(
+    program: Any,
+    sources: Mapping[str, tuple[str, Origin | None]],
+    *,
+    weights_dir: Path | None = None,
+    init: str | None = None,
+) -> list[LoadReport]:
+    """Load what the `from "…"` clauses of a spec name, or what `--init` says instead.
+
+    Args:
+        program: has `model` and `needs` (mean, std, order of the model's own normalisation).
+        sources: node path ("" for the whole model) -> (the `from` text, its place).
+        weights_dir: `--weights-dir`.
+        init: None for the spec's sources, "random" for none of them, else a file to load what fits from.
+
+    Raises:
+        DetError: DET0901 (cannot be had), DET0902 (another model's), DET0903 (unreadable), DET0905 (the
+        weights
+            expect another channel order or normalisation than the model applies).
+    """
+    if init == "random":
+        return []
+    if init is not None:
+        return [load_source(program.model, "", init, None, weights_dir=weights_dir)]
+    reports = []
+    # Outer nodes first, so that a node's own `from` has the last word.
+    for path in sorted(sources, key=lambda p: (p.count("."), p)):
+        source, origin = sources[path]
+        _check_convention(source, program.needs, origin)
+        reports.append(load_source(program.model, path, source, origin, weights_dir=weights_dir))
+    return reports
+
+
+def load_source(
+    model: nn.Module,
+    path: str,
+    source: str,
+    origin: Origin | None,
+    *,
+    weights_dir: Path | None = None,
+) -> LoadReport:
+    """Load what fits of one source into the node `path`; see `initialise` for what is raised."""
+    beside = None
+    if origin is not None and origin.user().source.path:
+        beside = Path(str(origin.user().source.path)).parent
+    file = locate(source, weights_dir=weights_dir, beside=beside, origin=origin)
+    state = tensors_of(read_file(file), file)
+    return load_fitting(model, state, source, path=path, file=str(file), origin=origin)
+
+
+def _check_convention(source: str, needs: Mapping[str, Any], origin: Origin | None) -> None:
+    expected = convention_of(source)
+    if expected is None or not needs.get("mean"):
+        return
+    actual = Convention(
+        str(needs.get("order", "rgb")).lower(),
+        _triple(needs["mean"]),
+        _triple(needs["std"]),
+    )
+    wrong = []
+    if actual.order != expected.order:
+        wrong.append(f"channel order {expected.order.upper()} (the model has {actual.order.upper()})")
+    for name in ("mean", "std"):
+        want, have = getattr(expected, name), getattr(actual, name)
+        if any(abs(a - b) > 0.5 for a, b in zip(want, have, strict=True)):
+            wrong.append(f"{name} {list(want)} (the model has {list(have)})")
+    if wrong:
+        raise _clash(source, wrong, origin)
+
+
+def _clash(source: str, wrong: list[str], origin: Origin | None) -> DetError:
+    return error(
+        "DET0905",
+        f"the weights `{source}` were trained with {' and '.join(wrong)}",
+        origin,
+        "asked for here",
+        help="give the backbone's normalisation those values, or take other weights",
+    )
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    a, b, c = (float(v) for v in values)
+    return a, b, c
