@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from detc.dsl.diagnostics import Edit, closest
-from detc.dsl.recovery import DECLARING, RESERVED, Fault, starts_next
+from detc.dsl.recovery import DECLARING, RESERVED, Fault, level, starts_next
 from detc.dsl.scan import CLOSING, OPENING, marks
 from detc.dsl.source import Source, Span
 
@@ -66,11 +66,11 @@ class Place:
     @property
     def at_statement(self) -> bool:
         """Whether the offending token stands where a statement may start."""
-        return "_LET" in self.fault.accepts
+        return level(self.fault.accepts) == "statement"
 
     @property
     def at_declaration(self) -> bool:
-        return "_INTERFACE" in self.fault.accepts
+        return level(self.fault.accepts) == "declaration"
 
     @property
     def first(self) -> str:
@@ -229,11 +229,11 @@ def _colon_for_equals(p: Place) -> Hint | None:
     accepts = p.fault.accepts
     if p.found == ":" and "EQUAL" in accepts:
         return p.here("arguments and fields are written `name = value`", "write `=`", " =")
-    if p.found == ":" and p.fault.previous is not None and p.fault.previous.type == "STRING":
-        start = p.fault.previous.start_pos or 0
-        name = p.before[1:-1]
-        fix = p.edit(start, p.fault.end, f"{name} =") if re.fullmatch(r"[A-Za-z_]\w*", name) else None
-        return Hint("fields of a record are names, written `name = value`", "a quoted field", start, p.fault.end,
+    quoted = re.match(r'"(\w+)"\s*:', p.rest)
+    if quoted and p.before in ("{", ","):
+        end = p.fault.start + quoted.end()
+        fix = p.edit(p.fault.start, end, f"{quoted.group(1)} =")
+        return Hint("fields of a record are names, written `name = value`", "a quoted field", p.fault.start, end,
                     None, fix)  # fmt: skip
     if p.found == "(" and p.first in ("node", "frozen", "shadow", "output", "state") and "EQUAL" in accepts:
         colon = p.text.rfind(":", p.fault.begin, p.fault.start)

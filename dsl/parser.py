@@ -31,7 +31,10 @@ def parse(source: Source) -> tuple[ast.File, list[Diagnostic]]:
     for _ in range(MAX_FAULTS):
         result = attempt(parser(), state.text, "start", state.closings)
         if isinstance(result, Fault):
+            before = (state.text, len(state.closings))
             state.mend(result)
+            if before == (state.text, len(state.closings)):
+                break  # nothing left to overwrite
             continue
         builder = FileBuilder(source, frozenset(state.dropped))
         try:
@@ -113,9 +116,11 @@ def _apply(text: str, fix: Edit | None) -> str | None:
     room = end
     while room < len(text) and text[room] == " ":
         room += 1
-    if len(new) > room - start:
+    stop = max(end, start + len(new))
+    glued = new[-1:].isalnum() and text[stop : stop + 1].isalnum()
+    if stop > room or (glued and stop == start + len(new)):
         return None
-    return text[:start] + new + " " * (max(end, start + len(new)) - start - len(new)) + text[max(end, start + len(new)) :]
+    return text[:start] + new.ljust(stop - start) + text[stop:]
 
 
 def parse_expression(text: str, name: str) -> ast.Expr:
@@ -161,7 +166,7 @@ def parse_setting(text: str, name: str) -> tuple[ast.Path, ast.Expr]:
 def describe(source: Source, fault: Fault) -> DetError:
     """Say what is wrong at `fault`: a hand-written hint, or what was found and what was expected."""
     from detc.dsl.hints import find_hint
-    from detc.dsl.recovery import starts_next
+    from detc.dsl.recovery import level, starts_next
     from detc.dsl.tables import parser
     from detc.dsl.words import expected, join_or
 
@@ -185,7 +190,7 @@ def describe(source: Source, fault: Fault) -> DetError:
     message = f"expected {wanted}{after}, found {found}" if wanted else f"unexpected {found}{after}"
     if found == "the next statement" and not wanted:
         message = f"this statement is not complete{after}"
-    if fault.kind == "RBRACE" and "_INTERFACE" in fault.accepts:
+    if fault.kind == "RBRACE" and level(fault.accepts) == "declaration":
         fix = Edit(Span(source, start, end), "")
         return error("DET0104", "this `}` closes nothing", Span(source, start, end), "no `{` for it", fix=fix)
     return error("DET0101", message, Span(source, start, end), f"expected {wanted}" if wanted else "not expected here")

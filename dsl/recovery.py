@@ -7,7 +7,7 @@ nearest state in which a statement, a declaration or a param may start.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,6 @@ from detc.dsl.scan import CLOSING, OPENING, comments, indentation, marks
 if TYPE_CHECKING:
     from lark import Lark, Token, Tree
 
-# A state that shifts the first terminal is one where the second thing may start.
-_RESTARTS = (("_LET", "statement"), ("_INTERFACE", "declaration"), ("_IMPORT", "declaration"))
 RESERVED = frozenset(
     "input output node frozen shadow state next let loss where repeat when at expect set replace remove insert "
     "tie".split()
@@ -75,8 +73,14 @@ def attempt(lark: Lark, text: str, start: str, closings: Closings = ()) -> Tree[
     for _ in _steps(again, text, closings, len(tokens)):
         pass
     previous = tokens[-1] if tokens else None
+    accepts = frozenset(again.accepts())
     begin, restart = _begin(lark, again.parser_state, where)
-    return Fault(where, end or where, kind, previous, begin, restart, frozenset(again.accepts()))
+    fresh = level(accepts)
+    if previous is not None and begin < where and fresh:
+        # What stands before is complete; on a new line or behind a block the fault is in something new.
+        if previous.type == "RBRACE" or "\n" in text[previous.end_pos : where]:
+            begin, restart = where, fresh
+    return Fault(where, end or where, kind, previous, begin, restart, accepts)
 
 
 def _feed(lark: Lark, text: str, start: str, closings: Closings) -> tuple[list[Token], Any]:
@@ -129,10 +133,19 @@ def _begin(lark: Lark, state: Any, default: int) -> tuple[int, str]:
         number = state.state_stack[depth]
         if number in params:
             return _first_position(state.value_stack[depth:], default), "param"
-        for terminal, kind in _RESTARTS:
-            if terminal in table[number] and table[number][terminal][0] is Shift:
-                return _first_position(state.value_stack[depth:], default), kind
+        shifted = {name for name, action in table[number].items() if action[0] is Shift}
+        kind = level(shifted)
+        if kind is not None:
+            return _first_position(state.value_stack[depth:], default), kind
     return _first_position(state.value_stack, default), "declaration"
+
+
+def level(terminals: Collection[str]) -> str | None:
+    """What may start where these terminals are good: a statement, a declaration, or nothing of that size."""
+    if "_LET" in terminals:
+        return "statement"
+    # Where a plain name is good too, the words of declarations are only names.
+    return "declaration" if "_INTERFACE" in terminals and "NAME" not in terminals else None
 
 
 @cache

@@ -63,12 +63,14 @@ def expected(accepts: Collection[str], anonymous: dict[str, str]) -> list[str]:
     if left >= OPERATORS:
         left -= _IN_OPERATOR | {name for name in left if name in anonymous}
         found.append("an operator")
+    if left >= STATEMENT:
+        left -= _IN_STATEMENT | DECLARATION
+        found.append("a statement")
+    if left >= DECLARATION and "NAME" in left:  # where a name is good, these words are names too
+        left -= DECLARATION
     if left >= DECLARATION:
         left -= DECLARATION
         found.append("a declaration")
-    if left >= STATEMENT:
-        left -= _IN_STATEMENT
-        found.append("a statement")
     if left >= EXPRESSION:
         left -= _IN_EXPRESSION
         found.append("an expression")
