@@ -130,7 +130,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         raise error(
             "DET0903",
             f"{path} is not a detc checkpoint",
-            help='weights of other programs initialise a model: `node … from "file"`, or `detc run train --init FILE`',
+            help="other programs' weights start a model: `node … from …`, `detc run train --init FILE`",
         )
     if data["version"] > VERSION:
         raise error(

@@ -2,10 +2,10 @@
 
 A table (`tables/*.json`) is either a list of `[regex, replacement]` pairs, or an object:
 
-    {"sources": ["torchvision/resnet*"],        globs of `from` texts that it is meant for (optional)
-     "rules": [["^layer(\\\\d)\\\\.", "stage.\\\\1."]],  applied in order, each to the result of the one
-     before "drop": ["^fc\\\\."],                       keys that have no counterpart here: skipped, with
-     this as reason "transforms": {"regex of new key": "flip_input" | "transpose" | "reshape"}}
+    sources      globs of the `from` texts that it is meant for (optional)
+    rules        [regex, replacement] pairs, applied in order, each to the result of the one before
+    drop         regexes of keys that have no counterpart here
+    transforms   {regex of a new key: "flip_input" (BGR <-> RGB) or "transpose"}
 
 All tables are tried, and the plain names too, each below every usual prefix (`backbone.`, `model.`, …); the
 mapping that fits the most tensors by name and shape is taken. To add a table: put a file into the folder.

@@ -135,5 +135,5 @@ def _other_model(
         origin,
         "asked for here",
         notes=notes,
-        help="use the spec that the weights were made with; to start from them where they fit, use `from` or `--init`",
+        help="use the spec the weights were made with; to start from what fits, use `from` or `--init`",
     )

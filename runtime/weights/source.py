@@ -100,7 +100,7 @@ def _unavailable(source: str, searched: Sequence[str], reason: str, origin: Orig
         origin,
         "asked for here",
         notes=[f"searched {place}" for place in searched],
-        help="put the file into a folder and give it with `--weights-dir DIR`, or start without it: `--init random`",
+        help="put the file into a folder and name that with `--weights-dir`, or start with `--init random`",
     )
 
 
@@ -249,7 +249,7 @@ def _hub(repo: str, file: str | None) -> Path:
         except EntryNotFoundError as exc:
             reason = str(exc).strip().splitlines()[0]
         except Exception as exc:  # the hub's client lets errors of its several HTTP libraries through
-            reason = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc).strip() else 'no answer'}"
+            reason = f"{type(exc).__name__}: {(str(exc).strip() or 'no answer').splitlines()[0]}"
             break
     raise _UnavailableError(f"not cached, and fetching it failed ({reason})", notes)
 
