@@ -44,8 +44,8 @@ def encode_deltas(anchors: Tensor, boxes: Tensor, std: list[float]) -> Tensor:
     """
     width, height = _sides(anchors)
     to_width, to_height = _sides(boxes)
-    dx = (boxes[..., 0] + 0.5 * to_width - anchors[..., 0] - 0.5 * width) / width
-    dy = (boxes[..., 1] + 0.5 * to_height - anchors[..., 1] - 0.5 * height) / height
+    dx = ((boxes[..., 0] + 0.5 * to_width) - (anchors[..., 0] + 0.5 * width)) / width
+    dy = ((boxes[..., 1] + 0.5 * to_height) - (anchors[..., 1] + 0.5 * height)) / height
     deltas = torch.stack((dx, dy, torch.log(to_width / width), torch.log(to_height / height)), -1)
     return deltas / deltas.new_tensor(std)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detc.compiler.functional.sample import BACKGROUND, IGNORED
+from detc.nativeops import ops
 
 
 def average(values_BN: Tensor, labels_BN: Tensor, by: str) -> Tensor:
@@ -32,9 +33,7 @@ def cross_entropy(
     """Softmax cross entropy of `logits` [B, N, C + 1], whose last column is the background."""
     rows_BNC = logits.float()
     background = rows_BNC.shape[-1] - 1
-    target_BN = torch.where(
-        labels_BN >= 0, labels_BN, torch.where(labels_BN == BACKGROUND, background, IGNORED)
-    )
+    target_BN = labels_BN.masked_fill(labels_BN == BACKGROUND, background)
     loss_BN = F.cross_entropy(
         rows_BNC.flatten(0, 1),
         target_BN.flatten(),
@@ -56,8 +55,6 @@ def focal(
     logits_BNC: Tensor, labels_BN: Tensor, *, alpha: float, gamma: float, by: str = "positives"
 ) -> Tensor:
     """Sigmoid focal loss (Lin et al., 2017, equation 5), summed over classes."""
-    from detc.nativeops import ops
-
     target_BNC = one_hot(labels_BN, logits_BNC)
     loss_BNC = ops.sigmoid_focal_loss(logits_BNC.float(), target_BNC, alpha=alpha, gamma=gamma)
     return average(_unless_ignored(loss_BNC, labels_BN), labels_BN, by)

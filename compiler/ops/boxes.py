@@ -75,9 +75,7 @@ class DeltaDecode(Op):
         """Deltas [B, N, 4], [B, N, C, 4] or maps [B, 4 A, H, W] to boxes of as many rows."""
         anchors = boxes_of(boxes)
         if self.clip and image is None:
-            raise Mismatch(
-                "`clip` needs the image", param="clip", help="connect it: `(boxes, deltas, image)`"
-            )
+            raise Mismatch("`clip` needs the image", param="clip", help="write `(boxes, deltas, image)`")
         if isinstance(deltas, Pyramid):
             for m in deltas.maps:
                 if m.channels % 4:

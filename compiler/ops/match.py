@@ -30,7 +30,7 @@ class MaxIoU(Op):
     low_quality: Literal["none", "truth", "own"] = "none"
 
     def infer(self, boxes: Tensor | Struct, truth: Struct) -> Struct:
-        """Boxes [N, 4] or [B, N, 4] and truth to a match: `index` [B, N] (-1 background, -2 ignored), `iou`."""
+        """Boxes [N, 4] or [B, N, 4] to `index` [B, N] (-1 background, -2 ignored) and `iou` [B, N]."""
         if self.negative is not None and self.negative > self.positive:
             raise Mismatch(
                 f"negative = {self.negative} is above positive = {self.positive}", param="negative"

@@ -9,7 +9,7 @@ from detc.compiler.types import BATCH, Mismatch, Struct, Tensor, Type, struct, t
 
 
 class RandomSample(Op):
-    """At most `n` boxes of a match, drawn at random: up to `positive` of them matched, the rest background."""
+    """At most `n` boxes drawn at random: up to `positive` of them matched, the rest background."""
 
     module = "std.ops"
     phase = "train"
