@@ -29,5 +29,12 @@ def widest(*tensors: torch.Tensor | None) -> torch.dtype:
     present = [t.dtype for t in tensors if t is not None]
     dtype = present[0]
     for other in present[1:]:
-        dtype = torch.promote_types(dtype, other)
+        # Guarded because torch.export records promote_types as a node of the graph.
+        dtype = dtype if dtype == other else torch.promote_types(dtype, other)
     return dtype
+
+
+def constant(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor in this dtype, without gradient; as it is where it already is so, to leave no nodes in exported graphs."""
+    tensor = tensor.detach() if tensor.requires_grad else tensor
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from detc.nativeops.ops._common import constant, widest
 from detc.nativeops.reference import nms as reference
 from detc.nativeops.registry import native_op
 
@@ -97,8 +98,8 @@ def batched_nms(
     if keep < 0 or pre_topk < 0:
         raise ValueError(f"keep and pre_topk must not be negative: {keep}, {pre_topk}")
     scores = scores if scores.dim() == 3 else scores[..., None]
-    dtype = torch.promote_types(boxes.dtype, scores.dtype)
-    boxes, scores = boxes.detach().to(dtype), scores.detach().to(dtype)
+    dtype = widest(boxes, scores)
+    boxes, scores = constant(boxes, dtype), constant(scores, dtype)
     if valid is not None:
         scores = scores.masked_fill(~valid[..., None], -math.inf)
     B, N, C = scores.shape
@@ -124,4 +125,4 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     Returns:
         int64 ``[M]``: indices kept, by descending score, ties by index, NaN scores first (as torch.sort has them).
     """
-    return _nms(boxes.detach(), scores.detach(), iou_threshold)
+    return _nms(constant(boxes, boxes.dtype), constant(scores, boxes.dtype), iou_threshold)

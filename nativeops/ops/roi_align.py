@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detc.nativeops.ops._common import constant
 from detc.nativeops.reference import roi_align as reference
 from detc.nativeops.registry import native_op
 
@@ -86,7 +87,7 @@ def size_pair(output_size: int | Sequence[int]) -> tuple[int, int]:
 
 def coordinates_like(rois: Tensor, feature: Tensor) -> Tensor:
     """Rois in the type coordinates are computed in: float64 for float64 features, float32 for all others. Carries no gradient."""
-    return rois.detach().to(torch.float64 if feature.dtype == torch.float64 else torch.float32)
+    return constant(rois, torch.float64 if feature.dtype == torch.float64 else torch.float32)
 
 
 def multilevel_roi_align(
