@@ -30,7 +30,7 @@ struct Bilinear {
 template <class A>
 DETC_HD Bilinear<A> bilinear_zeros(A y, A x, int64_t height, int64_t width) {
   Bilinear<A> s;
-  s.inside = y > A(-1) && y < A(height) && x > A(-1) && x < A(width);
+  s.inside = y > A(-1) && y < A(height) && x > A(-1) && x < A(width) && height > 0 && width > 0;
   if (!s.inside) return s;
   const A fy = floor(y), fx = floor(x);
   const int64_t y0 = static_cast<int64_t>(fy), x0 = static_cast<int64_t>(fx);
