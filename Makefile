@@ -1,0 +1,59 @@
+# Two commands: `make quickstart` trains a detector and shows what it finds; `make test` runs the tests.
+# Both create .venv first; later runs skip what is done.
+
+# the first Python that is new enough; PYTHON=/path/to/python overrides it
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+DATA := data/synth
+RUN := runs/quickstart
+MODEL := $(RUN)/quickstart.onnx
+
+.PHONY: help install quickstart test lint types clean
+
+help:
+	@echo "make quickstart   train, evaluate, draw and export a detector (a few minutes)"
+	@echo "make test         run the tests"
+	@echo "make lint types   ruff and mypy"
+	@echo "make clean        remove .venv, runs/ and the sample data"
+
+install: $(READY)
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "detc needs Python 3.11 or newer; found: $$(python3 -V 2>&1)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "cannot create $(VENV): on Debian and Ubuntu, install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+quickstart: $(READY)
+	@test -f $(DATA)/.done || { $(BIN)/detc data synth $(DATA) && touch $(DATA)/.done; }
+	$(BIN)/detc run train specs/quickstart.det --out $(RUN)
+	$(BIN)/detc run val specs/quickstart.det --weights $(RUN)/best.pt
+	$(BIN)/detc run predict $(RUN)/best.pt '$(DATA)/val/*' -o $(RUN)/pictures --limit 24
+	$(BIN)/detc compile specs/quickstart.det --weights $(RUN)/best.pt -o $(MODEL)
+	@echo
+	@echo "  checkpoint   $(RUN)/best.pt"
+	@echo "  ONNX file    $(MODEL)"
+	@echo "  pictures     $(RUN)/pictures/"
+	@echo "  report       $(RUN)/report.html"
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy reads the package through a link of its own name: the checkout may be called anything
+types: $(READY)
+	@mkdir -p build/types && ln -sfn ../.. build/types/detc
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p detc
+
+clean:
+	rm -rf $(VENV) runs data/synth build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
