@@ -9,13 +9,14 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from detc.dsl import ast
-from detc.dsl.diagnostics import DetError, error
+from detc.dsl.diagnostics import DetError, Edit, error
 from detc.dsl.scan import comments, docs_before
 from detc.dsl.source import Source, Span
 
 if TYPE_CHECKING:
-    from lark import Token, Tree
+    from lark import Token
 
+Parsed = Any  # a tree of Lark, whose children have no better type than Any
 MAX_DEPTH = 120  # of the AST: far beyond any real file, and safe for every recursive reader of the tree
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 CONSTANTS: dict[str, bool | None] = {"TRUE": True, "FALSE": False, "NONE": None}
@@ -39,8 +40,8 @@ class Builder:
 
     # --- helpers -------------------------------------------------------------------------------
 
-    def span(self, item: Tree[Any] | Token) -> Span:
-        place: Any = item if hasattr(item, "start_pos") else item.meta
+    def span(self, item: Parsed | Token) -> Span:
+        place: Any = item if hasattr(item, "start_pos") else getattr(item, "meta", None)
         return Span(self.source, place.start_pos, place.end_pos)
 
     def doc(self, start: int) -> str:
@@ -87,7 +88,7 @@ class Builder:
             op=op, left=left, right=right, span=Span(self.source, left.span.start, right.span.end)
         )
 
-    def check_depth(self, extra: int, item: Tree[Any]) -> None:
+    def check_depth(self, extra: int, item: Parsed) -> None:
         if self.depth + extra > MAX_DEPTH:
             raise error(
                 "DET0101",
@@ -99,7 +100,7 @@ class Builder:
 
     # --- expressions ---------------------------------------------------------------------------
 
-    def expr(self, tree: Tree[Any]) -> ast.Expr:
+    def expr(self, tree: Parsed) -> ast.Expr:
         self.depth += 1
         self.check_depth(0, tree)
         result: ast.Expr = getattr(self, "expr_" + tree.data)(tree)
@@ -109,10 +110,10 @@ class Builder:
     def exprs(self, children: list[Any]) -> tuple[ast.Expr, ...]:
         return tuple(self.expr(child) for child in children)
 
-    def expr_expression(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_expression(self, tree: Parsed) -> ast.Expr:
         return self.expr(tree.children[0])
 
-    def expr_literal(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_literal(self, tree: Parsed) -> ast.Expr:
         (token,) = tree.children
         span = self.span(token)
         match token.type:
@@ -124,7 +125,9 @@ class Builder:
                 return ast.Literal(value=self.string(token), span=span)
             case "SIZE":
                 width, height = token.split("x")
-                return ast.SizeLit(width=self.integer(width, span), height=self.integer(height, span), span=span)
+                return ast.SizeLit(
+                    width=self.integer(width, span), height=self.integer(height, span), span=span
+                )
             case "QUANTITY":
                 return self.quantity(token)
         return ast.Literal(value=CONSTANTS[token.type], span=span)
@@ -140,7 +143,7 @@ class Builder:
         value = float(number) if "." in number else self.integer(number, self.span(token))
         return ast.QuantityLit(value=value, unit=unit, span=self.span(token))
 
-    def expr_ref(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_ref(self, tree: Parsed) -> ast.Expr:
         token = tree.children[0]
         span = self.span(token)
         if token in FOREIGN_CONSTANTS:
@@ -148,32 +151,32 @@ class Builder:
             return ast.Literal(value=FOREIGN_CONSTANTS[token], span=span)
         return ast.Ref(name=str(token), span=span)
 
-    def expr_chain(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_chain(self, tree: Parsed) -> ast.Expr:
         head, *hops = self.exprs(tree.children)
         return ast.Chain(head=head, hops=tuple(hops), span=self.span(tree))
 
-    def expr_using(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_using(self, tree: Parsed) -> ast.Expr:
         node, weights = self.exprs(tree.children)
         return ast.Using(node=node, weights=weights, span=self.span(tree))
 
-    def expr_conditional(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_conditional(self, tree: Parsed) -> ast.Expr:
         then, condition, otherwise = self.exprs(tree.children)
         return ast.Conditional(condition=condition, then=then, otherwise=otherwise, span=self.span(tree))
 
-    def expr_or_(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_or_(self, tree: Parsed) -> ast.Expr:
         self.check_depth(len(tree.children), tree)
         parts = list(self.exprs(tree.children))
         return self.fold(parts, ["or"] * (len(parts) - 1))
 
-    def expr_and_(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_and_(self, tree: Parsed) -> ast.Expr:
         self.check_depth(len(tree.children), tree)
         parts = list(self.exprs(tree.children))
         return self.fold(parts, ["and"] * (len(parts) - 1))
 
-    def expr_negation(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_negation(self, tree: Parsed) -> ast.Expr:
         return ast.Unary(op="not", operand=self.expr(tree.children[0]), span=self.span(tree))
 
-    def expr_cmp(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_cmp(self, tree: Parsed) -> ast.Expr:
         self.check_depth(len(tree.children) // 2, tree)
         parts = self.exprs(tree.children[::2])
         pairs: list[ast.Expr] = [
@@ -182,56 +185,61 @@ class Builder:
         ]
         return self.fold(pairs, ["and"] * (len(pairs) - 1))
 
-    def expr_contains(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_contains(self, tree: Parsed) -> ast.Expr:
         return self.fold(list(self.exprs(tree.children)), ["in"])
 
-    def expr_range(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_range(self, tree: Parsed) -> ast.Expr:
         start, stop, *step = self.exprs(tree.children)
         return ast.RangeExpr(start=start, stop=stop, step=step[0] if step else None, span=self.span(tree))
 
-    def expr_range_from(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_range_from(self, tree: Parsed) -> ast.Expr:
         return ast.RangeExpr(start=self.expr(tree.children[0]), stop=None, step=None, span=self.span(tree))
 
-    def expr_range_to(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_range_to(self, tree: Parsed) -> ast.Expr:
         return ast.RangeExpr(start=None, stop=self.expr(tree.children[0]), step=None, span=self.span(tree))
 
-    def expr_range_all(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_range_all(self, tree: Parsed) -> ast.Expr:
         return ast.RangeExpr(start=None, stop=None, step=None, span=self.span(tree))
 
-    def expr_sum(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_sum(self, tree: Parsed) -> ast.Expr:
         self.check_depth(len(tree.children) // 2, tree)
         return self.fold(list(self.exprs(tree.children[::2])), [str(op) for op in tree.children[1::2]])
 
     expr_term = expr_sum
 
-    def expr_per(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_per(self, tree: Parsed) -> ast.Expr:
         return self.fold(list(self.exprs(tree.children)), ["per"])
 
-    def expr_minus(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_minus(self, tree: Parsed) -> ast.Expr:
         return ast.Unary(op="-", operand=self.expr(tree.children[0]), span=self.span(tree))
 
-    def expr_attr(self, tree: Tree[Any]) -> ast.Expr:
-        value, name = tree.children
-        return ast.Attr(value=self.expr(value), name=str(name), span=self.span(tree))
+    def expr_attr(self, tree: Parsed) -> ast.Expr:
+        inner, name = tree.children
+        value = self.expr(inner)
+        if isinstance(value, ast.Literal) and type(value.value) in (int, float):
+            point = Span(self.source, value.span.end, value.span.end + 1)
+            fix = Edit(point, ".0")
+            self.problems.append(error("DET0101", "a number ends with a digit", point, "write `.0`", fix=fix))
+        return ast.Attr(value=value, name=str(name), span=self.span(tree))
 
-    def expr_index(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_index(self, tree: Parsed) -> ast.Expr:
         value, indices = tree.children
         return ast.Index(value=self.expr(value), items=self.exprs(indices.children), span=self.span(tree))
 
-    def expr_call(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_call(self, tree: Parsed) -> ast.Expr:
         func, args = tree.children
         return ast.Call(func=self.expr(func), args=self.args(args.children), span=self.span(tree))
 
-    def expr_tuple(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_tuple(self, tree: Parsed) -> ast.Expr:
         items = self.args(tree.children)
         if len(items) == 1 and items[0].name is None:
             return items[0].value
         return ast.TupleExpr(items=items, span=self.span(tree))
 
-    def expr_list(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_list(self, tree: Parsed) -> ast.Expr:
         return ast.ListExpr(items=self.exprs(tree.children), span=self.span(tree))
 
-    def expr_comprehension(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_comprehension(self, tree: Parsed) -> ast.Expr:
         body, name, iterable, *condition = tree.children
         return ast.Comprehension(
             body=self.expr(body),
@@ -241,7 +249,7 @@ class Builder:
             span=self.span(tree),
         )
 
-    def expr_record(self, tree: Tree[Any]) -> ast.Expr:
+    def expr_record(self, tree: Parsed) -> ast.Expr:
         return ast.RecordExpr(fields=self.args(tree.children), span=self.span(tree))
 
     def args(self, children: list[Any]) -> tuple[ast.Arg, ...]:
@@ -255,7 +263,7 @@ class Builder:
 
     # --- types and paths -----------------------------------------------------------------------
 
-    def type(self, tree: Tree[Any]) -> ast.TypeExpr:
+    def type(self, tree: Parsed) -> ast.TypeExpr:
         """`type_atom`, `union`, or the `typed` around them."""
         if tree.data == "typed":
             return self.type(tree.children[0])
@@ -274,12 +282,12 @@ class Builder:
                 optional = True
         return ast.TypeName(name=dotted(first), args=args, optional=optional, span=self.span(tree))
 
-    def target(self, tree: Tree[Any]) -> ast.Target:
+    def target(self, tree: Parsed) -> ast.Target:
         name, *indices = tree.children
         items = self.exprs(indices[0].children) if indices else ()
         return ast.Target(name=str(name.children[0]), indices=items, span=self.span(tree))
 
-    def path(self, tree: Tree[Any]) -> ast.Path:
+    def path(self, tree: Parsed) -> ast.Path:
         head, *rest = tree.children
         segments = []
         for seg in rest:
@@ -293,7 +301,7 @@ class Builder:
                 segments.append(ast.PathSegment(indices=items, span=span))
         return ast.Path(head=str(head.children[0]), segments=tuple(segments), span=self.span(tree))
 
-    def applied(self, tree: Tree[Any]) -> ast.Applied:
+    def applied(self, tree: Parsed) -> ast.Applied:
         name, *args = tree.children
         return ast.Applied(
             name=dotted(name),
@@ -303,7 +311,7 @@ class Builder:
         )
 
 
-def dotted(tree: Tree[Any]) -> str:
+def dotted(tree: Parsed) -> str:
     """`a.b.c` as written, without blanks."""
     return ".".join(str(token) for token in tree.children)
 
@@ -315,8 +323,6 @@ FOREIGN_CONSTANTS: dict[str, bool | None] = {
 
 def foreign_constant(name: str, span: Span) -> DetError:
     """The error for Python's and JSON's spelling of a constant."""
-    from detc.dsl.diagnostics import Edit
-
     right = {True: "true", False: "false", None: "none"}[FOREIGN_CONSTANTS[name]]
     return error(
         "DET0101",

@@ -19,8 +19,8 @@ EDITIONS = (1,)
 def parse(source: Source) -> tuple[ast.File, list[Diagnostic]]:
     """Parse one file.
 
-    Returns the tree of all that could be parsed and the syntax errors (DET01xx), in order of place. With errors
-    the tree lacks the broken statements; without, it is complete.
+    Returns the tree of all that could be parsed and the syntax errors (DET01xx), in order of place. With
+    errors the tree lacks the broken statements; without, it is complete.
     """
     from detc.dsl.build_file import FileBuilder
     from detc.dsl.recovery import Fault, attempt
@@ -65,7 +65,7 @@ class _Recovery:
 
     def mend(self, fault: Fault) -> None:
         """Report `fault` and change the text so that parsing gets beyond it."""
-        from detc.dsl.recovery import overwrite, stray_declaration
+        from detc.dsl.mending import overwrite, stray_declaration
 
         since = max((edge for edge, _ in self.closings), default=0)
         if fault.restart == "statement":
@@ -88,7 +88,7 @@ class _Recovery:
 
     def close(self, offset: int) -> None:
         """Report the block that is still open at `offset`, and close all that are."""
-        from detc.dsl.recovery import edge_before, open_braces, unclosed
+        from detc.dsl.mending import edge_before, open_braces, unclosed
 
         since = max((edge for edge, _ in self.closings), default=0)
         count = max(open_braces(self.text[:offset], since), 1)
@@ -149,8 +149,8 @@ def parse_path(text: str, name: str) -> ast.Path:
 def parse_setting(text: str, name: str) -> tuple[ast.Path, ast.Expr]:
     """Parse `path=value` from a command line.
 
-    The shell strips quotes, so a value that reads as a file path (`../data/coco`, `/x`, `runs/last.pt`) is taken
-    as a string; write blanks around `/` for a division. Raises DetError for bad text.
+    The shell strips quotes, so a value that reads as a file path (`../data/coco`, `/x`, `runs/last.pt`) is
+    taken as a string; write blanks around `/` for a division. Raises DetError for bad text.
     """
     path, equals, value = text.partition("=")
     if not equals:
@@ -184,8 +184,12 @@ def describe(source: Source, fault: Fault) -> DetError:
         found = "the next statement"
     if not fault.kind and fault.start < len(source.text):
         shown = source.text[start]
-        message = f"unexpected character `{shown}`" if shown.isprintable() else f"U+{ord(shown):04X} in the text"
-        return error("DET0102", message, Span(source, start, end), f"expected {wanted}" if wanted else "not known")
+        message = (
+            f"unexpected character `{shown}`" if shown.isprintable() else f"U+{ord(shown):04X} in the text"
+        )
+        return error(
+            "DET0102", message, Span(source, start, end), f"expected {wanted}" if wanted else "not known"
+        )
     after = f" after `{fault.previous}`" if fault.previous is not None else ""
     message = f"expected {wanted}{after}, found {found}" if wanted else f"unexpected {found}{after}"
     if found == "the next statement" and not wanted:
@@ -193,7 +197,9 @@ def describe(source: Source, fault: Fault) -> DetError:
     if fault.kind == "RBRACE" and level(fault.accepts) == "declaration":
         fix = Edit(Span(source, start, end), "")
         return error("DET0104", "this `}` closes nothing", Span(source, start, end), "no `{` for it", fix=fix)
-    return error("DET0101", message, Span(source, start, end), f"expected {wanted}" if wanted else "not expected here")
+    return error(
+        "DET0101", message, Span(source, start, end), f"expected {wanted}" if wanted else "not expected here"
+    )
 
 
 def _parse_all(source: Source, start: str):  # type: ignore[no-untyped-def]

@@ -67,8 +67,8 @@ def comments(text: str) -> list[Comment]:
 def docs_before(text: str, found: list[Comment], index: int, start: int) -> tuple[str, list[Comment]]:
     """The `##` text directly above offset `start`.
 
-    `index` is the number of comments that start before `start`. Plain comments in between are skipped. Returns
-    the joined text and the comments that it was made of.
+    `index` is the number of comments that start before `start`. Plain comments in between are skipped.
+    Returns the joined text and the comments that it was made of.
     """
     lines: list[Comment] = []
     edge = start

@@ -42,11 +42,37 @@ _IN_EXPRESSION = frozenset(
     | {"MINUS", "_NOT"}
 )
 _IN_STATEMENT = frozenset(
-    {"_INPUT", "_OUTPUT", "_NODE", "FROZEN", "SHADOW", "_STATE", "_NEXT", "_LET", "_LOSS", "_WHERE", "_REPEAT"}
+    {
+        "_INPUT",
+        "_OUTPUT",
+        "_NODE",
+        "FROZEN",
+        "SHADOW",
+        "_STATE",
+        "_NEXT",
+        "_LET",
+        "_LOSS",
+        "_WHERE",
+        "_REPEAT",
+    }
     | {"_WHEN", "_AT", "_EXPECT", "_SET", "_REPLACE", "_REMOVE", "_INSERT", "_TIE", "NAME"}
 )
 _IN_OPERATOR = frozenset(
-    {"ADDOP", "MULOP", "CMP", "_IN", "_AND", "_OR", "_IF", "_PER", "_STEP", "__ANON_0", "__ANON_1", "DOT", "LPAR"}
+    {
+        "ADDOP",
+        "MULOP",
+        "CMP",
+        "_IN",
+        "_AND",
+        "_OR",
+        "_IF",
+        "_PER",
+        "_STEP",
+        "__ANON_0",
+        "__ANON_1",
+        "DOT",
+        "LPAR",
+    }
     | {"LSQB", "_USING", "MINUS", "_NOT"}
 )
 
