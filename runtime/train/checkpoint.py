@@ -19,6 +19,7 @@ Files are written beside their place and renamed into it, so a crash never leave
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,25 @@ def atomic_save(path: Path, data: Any) -> None:
             cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
         reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(exc).splitlines()[0]
         raise cannot_write(path, reason) from exc
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def same_checkpoint(path: Path, other: Path) -> None:
+    """Make `other` hold what `path` holds, atomically and without writing it twice where the disk can do that.
+
+    Raises:
+        DetError: DET0706 if it cannot be written.
+    """
+    temporary = other.with_name(f".{other.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, temporary)
+        os.replace(temporary, other)
+    except OSError as exc:
+        raise cannot_write(other, exc.strerror or str(exc)) from exc
     finally:
         temporary.unlink(missing_ok=True)
 

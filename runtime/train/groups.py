@@ -1,9 +1,7 @@
 """Parameter groups: which parameters a `group "selector" { … }` of a spec means.
 
-A selector is a path of nodes, with `*` for any characters within a segment and `**` for any number of
-segments; indices may be written `[0, 1]` or `[*]`. It names a parameter if it matches the parameter's path
-or the path of a node above it: `"**.norm"` takes the weight and the bias of every node called `norm`,
-`"backbone"` takes all of the backbone. Where several rules match, the later one wins, field by field.
+Selectors are those of `compiler.selectors`: `"**.norm"` takes the weight and the bias of every node called
+`norm`, `"backbone"` takes all of the backbone. Where several rules match, the later one wins, field by field.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from detc.compiler.selectors import matches
 from detc.compiler.spec import GroupRule
 from detc.dsl.diagnostics import DetError, did_you_mean, error
 
@@ -21,28 +20,14 @@ if TYPE_CHECKING:
 FIELDS = ("lr_scale", "weight_decay", "momentum", "betas", "frozen")
 
 
-def selector_pattern(selector: str) -> re.Pattern[str]:
-    """The regular expression of parameter paths (`a.b.0.weight`) that a selector names."""
-    dotted = re.sub(r"\[([^\]]*)\]", lambda m: "." + ".".join(p.strip() for p in m[1].split(",")), selector)
-    parts = []
-    for segment in dotted.strip(".").split("."):
-        if segment == "**":
-            parts.append(r"(?:[^.]+\.)*")
-        else:
-            parts.append("".join("[^.]*" if c == "*" else re.escape(c) for c in segment) + r"\.")
-    return re.compile("".join(parts))
-
-
-def matches(selector: str, path: str) -> bool:
-    """True if the selector names the parameter `path` or a node above it."""
-    # Every segment ends in a dot, so that a match always covers whole segments.
-    return selector_pattern(selector).match(path + ".") is not None
+def spec_name(path: str) -> str:
+    """A parameter's path as a spec writes it: `head.norm.0.1.weight` is `head.norm[0, 1].weight`."""
+    return re.sub(r"((?:\.\d+)+)(?=\.|$)", lambda m: f"[{m[1][1:].replace('.', ', ')}]", path)
 
 
 def matched_paths(selector: str, paths: Iterable[str]) -> list[str]:
-    """Those of `paths` that the selector names."""
-    pattern = selector_pattern(selector)
-    return [p for p in paths if pattern.match(p + ".")]
+    """Those of `paths` (with dots only) that the selector names."""
+    return [p for p in paths if matches(selector, spec_name(p))]
 
 
 def parameter_groups(model: nn.Module, rules: Sequence[GroupRule]) -> list[dict[str, Any]]:

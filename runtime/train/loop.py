@@ -1,0 +1,333 @@
+"""The training loop: iterations, and what happens between them.
+
+An *iteration* is one optimiser step. Everything that happens at a time happens after a number of *done*
+iterations, so a training that goes on from a checkpoint meets the same times.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from detc.dsl.diagnostics import error
+from detc.runtime.train.checkpoint import (
+    Checkpoint,
+    random_state,
+    restore_random_state,
+    same_checkpoint,
+    save_checkpoint,
+    state_of,
+)
+from detc.runtime.train.ddp import World
+from detc.runtime.train.log import Sink
+from detc.runtime.train.progress import Display, duration
+from detc.runtime.train.schedule import RatePlan, Timetable
+from detc.runtime.train.schema import CheckNaN, EarlyStop
+from detc.runtime.train.step import Batch, LossRing, Step
+from detc.runtime.weights.report import shorten
+
+_SAVE_SECONDS = 60.0  # between two checkpoints that no validation asks for
+
+
+class Feed(Protocol):
+    """Training batches of this process."""
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        ...
+
+    def epoch(self, epoch: int, pipeline: str, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number `start` on; the same ones whenever it is asked."""
+        ...
+
+
+@dataclass
+class Options:
+    """What the recipe and the command line say about the loop."""
+
+    accumulate: int = 1
+    active: str = "train"
+    log_every: int = 20
+    best: str = "ap"
+    limit: int | None = None  # iterations, for a short trial; the schedule stays that of the whole training
+    check: CheckNaN = field(default_factory=CheckNaN)
+    patience: EarlyStop | None = None
+
+
+@dataclass
+class Progress:
+    """Where a training is; a checkpoint holds it."""
+
+    done: int = 0
+    best: float = -math.inf
+    best_at: int = 0
+    stale: int = 0  # validations since the best
+
+    def state(self) -> dict[str, Any]:
+        """As plain values."""
+        return dict(vars(self))
+
+
+class Loop:
+    """Runs a training from `progress` to its end. `run` returns why it stopped."""
+
+    def __init__(
+        self,
+        *,
+        program: Any,
+        step: Step,
+        feed: Feed,
+        plan: RatePlan,
+        timetable: Timetable,
+        options: Options,
+        out: Path,
+        identity: tuple[str, str, tuple[str, ...]],
+        validate: Callable[[], Mapping[str, float]] | None,
+        world: World,
+        display: Display,
+        sinks: Sequence[Sink] = (),
+    ) -> None:
+        self.program, self.step, self.feed, self.plan, self.timetable = program, step, feed, plan, timetable
+        self.options, self.out, self.identity, self.validate = options, out, identity, validate
+        self.world, self.display, self.sinks = world, display, sinks
+        self.progress = Progress()
+        self.metrics: dict[str, float] = {}
+        self.best_metrics: dict[str, float] = {}
+        self.interrupted = False
+        self._saved = time.monotonic()
+        self._data_seconds = self._seconds = 0.0
+        self._recent: list[torch.Tensor] = []
+        self._images = 0
+        on_host = step.device.type == "cpu"
+        check_every = plan.clock.iterations(options.check.every)
+        self.ring = LossRing(1 if on_host else max(1, min(options.log_every, check_every)), step.device)
+
+    # --- the loop --------------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Train. Returns "done", "interrupted", "limit" or "stale" (no better for long)."""
+        clock, progress = self.plan.clock, self.progress
+        self.display.start(clock.total, progress.done)
+        self.program.model.train()
+        with self._signals():
+            while progress.done < clock.total:
+                epoch, offset = divmod(progress.done, clock.per_epoch)
+                end = min((epoch + 1) * clock.per_epoch, self.timetable.next_switch(progress.done))
+                reason = self._stretch(epoch, offset, end)
+                if reason:
+                    self.save("last.pt")
+                    return reason
+        return "done"
+
+    def _stretch(self, epoch: int, offset: int, end: int) -> str | None:
+        """Iterations of one epoch under one pipeline; a reason if the training stops here."""
+        progress, options = self.progress, self.options
+        active = self.timetable.value("data.active", options.active, progress.done)
+        self.step.clip = self.timetable.value("clip", self.step.clip, progress.done)
+        batches = self.feed.epoch(epoch, active, start=offset * options.accumulate)
+        mark = time.monotonic()
+        while progress.done < end:
+            group = list(islice(batches, options.accumulate))
+            if not group:
+                raise error("DET0703", f"epoch {epoch} has fewer batches than it said ({len(self.feed)})")
+            self._data_seconds += time.monotonic() - mark
+            lr = self.plan.apply(self.step.optimizer, progress.done)
+            self.ring.add(self.step(group))
+            progress.done += 1
+            self._images += sum(len(b["image"]["pixels"]) for b in group) * self.world.size
+            self._account(lr, group, last=progress.done == end)
+            self._seconds += time.monotonic() - mark
+            reason = self._between(end)
+            if reason:
+                return reason
+            mark = time.monotonic()
+        return None
+
+    def _between(self, end: int) -> str | None:
+        progress, options = self.progress, self.options
+        validates = self.timetable.validates(progress.done) and self.validate is not None
+        # A signal reaches the processes at different iterations: they agree on one.
+        agree = self.world.size == 1 or progress.done % 10 == 0 or progress.done == end
+        stop = self.world.any(self.interrupted) if agree else False
+        if stop and not validates:
+            return "interrupted"
+        if validates:
+            self._read()
+            self._validate()
+            if options.patience and progress.stale >= options.patience.patience:
+                return "stale"
+        elif progress.done == end and self._due():
+            self._read()
+            self.save("last.pt")
+        if stop:
+            return "interrupted"
+        if options.limit is not None and progress.done >= options.limit:
+            return "limit"
+        return None
+
+    def _due(self) -> bool:
+        # The first process's clock decides for all: saving gathers random states from every one.
+        due = time.monotonic() - self._saved > _SAVE_SECONDS or self.progress.done == self.plan.clock.total
+        return bool(self.world.gather(due)[0])
+
+    # --- numbers ---------------------------------------------------------------------------------
+
+    def _account(self, lr: float, group: Sequence[Batch], last: bool) -> None:
+        done = self.progress.done
+        logs = done % self.options.log_every == 0 or last
+        if self.ring.full or logs:
+            self._read(group)
+        if not self._recent or not self.world.first:
+            return
+        clock = self.plan.clock
+        newest = self._recent[-1][-1]
+        epoch = f"epoch {math.ceil(done / clock.per_epoch)}/{math.ceil(clock.total / clock.per_epoch)}"
+        self.display.update(done, epoch, {"loss": float(newest.sum()), "lr": lr})
+        if logs:
+            self._log(lr)
+
+    def _log(self, lr: float) -> None:
+        rows = torch.cat(self._recent)
+        means = rows.mean(0)
+        values = {"loss": float(means.sum())}
+        values |= {n: float(v) for n, v in zip(self.ring.names, means, strict=True)}
+        values |= {"lr": lr, "epoch": self.progress.done / self.plan.clock.per_epoch}
+        if self._seconds > 0:
+            values["images_per_second"] = self._images / self._seconds
+            values["data_share"] = self._data_seconds / self._seconds
+        if self.step.device.type == "cuda":
+            values["memory_gib"] = torch.cuda.max_memory_allocated(self.step.device) / 2**30
+        self._recent, self._images, self._seconds, self._data_seconds = [], 0, 0.0, 0.0
+        for sink in self.sinks:
+            sink.row("train", self.progress.done, values)
+
+    def _read(self, group: Sequence[Batch] = ()) -> None:
+        rows = self.ring.read()
+        if not len(rows):
+            return
+        self._recent.append(rows)
+        if not self.options.check.enabled or bool(rows.isfinite().all()):
+            return
+        first = int((~rows.isfinite()).any(1).nonzero()[0])
+        values = dict(zip(self.ring.names, rows[first].tolist(), strict=True))
+        words = ", ".join(f"loss `{n}` is {v}" for n, v in values.items() if not math.isfinite(v))
+        iteration = self.progress.done - len(rows) + first + 1
+        epoch = math.ceil(iteration / self.plan.clock.per_epoch)
+        notes = [f"epoch {epoch}; no checkpoint of these weights was written"]
+        images = [str(name) for batch in group for name in batch.get("names", ())]
+        if len(rows) == 1 and images:
+            notes.append(f"images of the batch: {shorten(images, 8)}")
+        raise error(
+            "DET0704",
+            f"{words} at iteration {iteration}",
+            notes=notes,
+            help="lower the learning rate, warm up for longer, set `clip`, or turn `amp` off",
+        )
+
+    # --- validation and checkpoints --------------------------------------------------------------
+
+    def _validate(self) -> None:
+        assert self.validate is not None
+        progress, average = self.progress, self.step.average
+        self._share_statistics()
+        began = time.monotonic()
+        # Validation must not change what training draws afterwards.
+        held = random_state()
+        with average.in_place() if average else nullcontext():
+            self.metrics = dict(self.validate())
+        restore_random_state(held)
+        self.program.model.train()
+        epoch = progress.done / self.plan.clock.per_epoch
+        score = self.metrics.get(self.options.best, math.nan)
+        margin = self.options.patience.min_delta if self.options.patience else 0.0
+        better = score > progress.best + margin or (progress.best == -math.inf and not math.isnan(score))
+        if better:
+            progress.best, progress.best_at, progress.stale = score, progress.done, 0
+            self.best_metrics = dict(self.metrics)
+        else:
+            progress.stale += 1
+        if self.world.first:
+            for sink in self.sinks:
+                sink.row("val", progress.done, {**self.metrics, "epoch": epoch})
+        words = "  ".join(f"{k} {self.metrics[k]:.4f}" for k in ("ap", "ap50", "ap75") if k in self.metrics)
+        mark = "  (best so far)" if better else ""
+        self.display.say(f"epoch {epoch:g}: {words}{mark}  [{duration(time.monotonic() - began)}]")
+        self.save("best.pt" if better else None, "last.pt")
+
+    def _share_statistics(self) -> None:
+        buffers = [b for b in self.program.model.buffers() if b.is_floating_point()]
+        self.world.mean_(buffers)
+        if self.step.average:
+            names = {n for n, b in self.program.model.named_buffers() if b.is_floating_point()}
+            self.world.mean_([t for n, t in self.step.average.average.items() if n in names])
+
+    def save(self, *names: str | None) -> None:
+        """Write the present state under `names` in the output folder (the first process does)."""
+        states = self.world.gather(random_state())
+        wanted = [n for n in names if n]
+        if self.world.first and wanted:
+            checkpoint = self._checkpoint(states)
+            save_checkpoint(self.out / wanted[0], checkpoint)
+            for name in wanted[1:]:
+                same_checkpoint(self.out / wanted[0], self.out / name)
+        self._saved = time.monotonic()
+        self.world.barrier()
+
+    def _checkpoint(self, states: list[dict[str, Any]]) -> Checkpoint:
+        average, model = self.step.average, self.program.model
+        live = state_of(model)
+        train: dict[str, Any] = {
+            "progress": self.progress.state(),
+            "best_metrics": self.best_metrics,
+            "optimizer": self.step.optimizer.state_dict(),
+            "scaler": self.step.precision.scaler.state_dict(),
+            "random": states,
+        }
+        if average is not None:
+            train |= {"model": live, "average_steps": average.steps}
+            live = live | average.average
+        spec, run, classes = self.identity
+        return Checkpoint(spec, run, classes, live, dict(self.metrics), train)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from what `save` wrote. The model must already hold `checkpoint.model`."""
+        train = checkpoint.train
+        average = self.step.average
+        if average is not None and "model" in train:
+            average.restore({"steps": train["average_steps"], "tensors": checkpoint.model})
+        self.step.optimizer.load_state_dict(train["optimizer"])
+        self.step.precision.scaler.load_state_dict(train["scaler"])
+        self.progress = Progress(**train["progress"])
+        self.metrics, self.best_metrics = dict(checkpoint.metrics), dict(train["best_metrics"])
+        restore_random_state(train["random"][self.world.rank % len(train["random"])])
+
+    # --- signals ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first Ctrl-C (or SIGTERM) ends the training after the step that runs; a second one at once."""
+
+        def ask(number: int, frame: object) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+            self.display.say("stopping after this step; press Ctrl-C again to stop at once")
+
+        try:
+            before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: a notebook's or a server's; they stop it their own way
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,164 @@
+"""One optimiser step: forward, backward, clip, update. Nothing in it waits for the device.
+
+Losses go into a ring on the device; `LossRing.read` is the only place that copies them to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from detc.runtime.train.ema import WeightAverage
+
+if TYPE_CHECKING:
+    from torch import nn, optim
+
+Batch = Mapping[str, Any]  # "image" and "truth" are dicts of tensors; the rest describes the samples
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Nested dicts of tensors, copied without waiting."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    return {k: to_device(v, device) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def network_input(
+    image: Mapping[str, Tensor], device: torch.device, channels_last: bool
+) -> dict[str, Tensor]:
+    """The image dict of the graphs from a batch's: pixels as float 0..255 on the device.
+
+    Pixels cross to the device as they come from the loader (uint8 is a quarter of the traffic).
+    """
+    pixels = image["pixels"].to(device, non_blocking=True).float()
+    if channels_last:
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+    return {"pixels": pixels, "size": image["size"].to(device, non_blocking=True).float()}
+
+
+class LossRing:
+    """The losses of the last iterations, on the device: a row an iteration, a column a loss."""
+
+    def __init__(self, capacity: int, device: torch.device) -> None:
+        self.capacity, self.device = capacity, device
+        self.names: list[str] = []
+        self.rows: Tensor | None = None
+        self.count = 0
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Keep one iteration's losses."""
+        if self.rows is None:
+            self.names = list(losses)
+            self.rows = torch.zeros(self.capacity, len(self.names), device=self.device)
+        values = torch.stack([losses[n].detach().float().reshape(()) for n in self.names])
+        self.rows[self.count % self.capacity].copy_(values)
+        self.count += 1
+
+    @property
+    def full(self) -> bool:
+        """True if another `add` would overwrite a row that was not read."""
+        return self.count >= self.capacity
+
+    def read(self) -> Tensor:
+        """The rows since the last read, [n, losses] on the host; waits for the device, and empties the ring."""
+        if self.rows is None:
+            return torch.zeros(0, 0)
+        rows = self.rows[: min(self.count, self.capacity)].cpu().clone()
+        self.count = 0
+        return rows
+
+
+@dataclass
+class Precision:
+    """Automatic mixed precision: the dtype of products and convolutions, and the loss scaler of fp16."""
+
+    dtype: torch.dtype | None
+    device: str
+    scaler: torch.amp.GradScaler
+
+    @classmethod
+    def of(cls, amp: bool, asked: str | None, device: torch.device) -> Precision:
+        """As a recipe asks: `amp = true`, and perhaps `amp_dtype = "bf16" | "fp16"`.
+
+        On a CPU mixed precision is used only where `amp_dtype` asks for it: most have no bf16 units.
+
+        Raises:
+            ValueError: for an unknown `amp_dtype`, or fp16 on a CPU.
+        """
+        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        if asked is not None and asked not in dtypes:
+            raise ValueError(f'amp_dtype is "bf16" or "fp16", not {asked!r}')
+        dtype = None
+        if amp and asked:
+            dtype = dtypes[asked]
+        elif amp and device.type == "cuda":
+            dtype = (
+                torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+            )
+        if dtype is torch.float16 and device.type == "cpu":
+            raise ValueError('fp16 training needs a GPU; on a CPU use amp_dtype = "bf16"')
+        scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+        return cls(dtype, device.type, scaler)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of a forward pass."""
+        return nullcontext() if self.dtype is None else torch.autocast(self.device, self.dtype)
+
+
+class Step:
+    """Runs optimiser steps.
+
+    Args:
+        forward: (image, truth) -> weighted losses; the train graph, perhaps compiled, perhaps wrapped in DDP.
+        synchronised: the DDP wrapper, whose all-reduce is put off while gradients accumulate; else None.
+        clip: the largest norm of all gradients together; None does not clip.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Mapping[str, Tensor]],
+        optimizer: optim.Optimizer,
+        precision: Precision,
+        device: torch.device,
+        *,
+        clip: float | None = None,
+        average: WeightAverage | None = None,
+        synchronised: nn.Module | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        self.forward, self.optimizer, self.precision, self.device = forward, optimizer, precision, device
+        self.clip, self.average, self.synchronised = clip, average, synchronised
+        self.channels_last = channels_last
+        self.parameters = [p for g in optimizer.param_groups for p in g["params"]]
+
+    def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """One step over `batches` (more than one: their gradients are averaged); returns the mean losses."""
+        totals: dict[str, Tensor] = {}
+        scaler, share = self.precision.scaler, 1.0 / len(batches)
+        for i, batch in enumerate(batches):
+            image = network_input(batch["image"], self.device, self.channels_last)
+            truth = to_device(batch["truth"], self.device)
+            last = i == len(batches) - 1
+            hold = self.synchronised.no_sync() if self.synchronised and not last else nullcontext()
+            with hold:
+                with self.precision.autocast():
+                    losses = self.forward(image, truth)
+                    total = torch.stack([x.float().reshape(()) for x in losses.values()]).sum() * share
+                scaler.scale(total).backward()
+            for name, value in losses.items():
+                part = value.detach() * share
+                totals[name] = totals[name] + part if name in totals else part
+        if self.clip is not None:
+            scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=True)
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update()
+        return totals
