@@ -75,18 +75,6 @@ def else_if(p: Place) -> Hint | None:
     return None
 
 
-def comma_at_end(p: Place) -> Hint | None:
-    """`a = 1,` before the next statement or the end of a block."""
-    if p.before != ",":
-        return None
-    if p.found == "}" or p.found in RESERVED or "\n" in p.text[p.before_end : p.fault.start]:
-        at = p.before_end - 1
-        return Hint(
-            "statements are not separated by `,`", "remove this", at, at + 1, None, p.edit(at, at + 1, "")
-        )
-    return None
-
-
 def reserved_as_name(p: Place) -> Hint | None:
     if "NAME" not in p.fault.accepts or p.at_statement or p.at_declaration:
         return None

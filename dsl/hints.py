@@ -24,11 +24,10 @@ HINTS: tuple[Callable[[Place], Hint | None], ...] = (
     hint_expressions.unclosed_bracket,
     hint_expressions.colon_for_equals,
     hint_expressions.equals_for_colon,
-    hint_statements.comma_at_end,
+    hint_statements.reserved_as_name,
     hint_expressions.missing_comma,
     hint_statements.outside,
     hint_statements.keyword_typo,
-    hint_statements.reserved_as_name,
 )
 
 

@@ -61,6 +61,7 @@ class _Recovery:
         self.errors: list[DetError] = []
         self.dropped: set[int] = set()
         self.closings: list[tuple[int, int]] = []
+        self.tried: set[int] = set()  # where fixes were tried, so that two never undo each other
         self.mended: int | None = None  # start of the statement whose fix was tried last
 
     def mend(self, fault: Fault) -> None:
@@ -77,8 +78,10 @@ class _Recovery:
         if fault.begin != self.mended:  # else the fix was not all that was wrong: one report is enough
             problem = describe(self.source, fault)
             self.errors.append(problem)
-            mended = _apply(self.text, problem.diagnostics[0].fix)
-            if mended is not None:
+            fix = problem.diagnostics[0].fix
+            mended = _apply(self.text, fix)
+            if fix is not None and mended is not None and fix.span.start not in self.tried:
+                self.tried.add(fix.span.start)
                 self.text, self.mended = mended, fault.begin
                 return None
         self.text, made_up = overwrite(self.text, fault)
