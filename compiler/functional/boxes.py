@@ -74,11 +74,12 @@ def delta_encode(boxes: Any, target: Any, *, std: list[float]) -> Any:
         target: boxes [B, N, 4]; or matched truth with `boxes` [B, N, 4] and `labels` [B, N].
 
     Returns:
-        [B, N, 4]; for matched truth a dict with `values` [B, N, 4] and its `labels`.
+        [B, N, 4]; for matched truth its `labels`, and `deltas`: a dict of `values` [B, N, 4] and `labels`.
     """
     anchors = boxes["boxes"] if isinstance(boxes, dict) else boxes
     if isinstance(target, dict):
-        return {"values": encode_deltas(anchors, target["boxes"], std), "labels": target["labels"]}
+        values, labels = encode_deltas(anchors, target["boxes"], std), target["labels"]
+        return {"labels": labels, "deltas": {"values": values, "labels": labels}}
     return encode_deltas(anchors, target, std)
 
 

@@ -1,4 +1,4 @@
-"""The max-IoU assigner against torchvision's Matcher and a plain per-truth statement of MMDetection's rule."""
+"""The max-IoU assigner against torchvision's Matcher and MMDetection's rule said truth by truth."""
 
 from __future__ import annotations
 

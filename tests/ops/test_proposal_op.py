@@ -62,7 +62,7 @@ def test_proposals_are_torchvisions(keep: int) -> None:
 def test_detections_of_a_pyramid_are_torchvisions(per_level: int) -> None:
     logits, _, anchors = head(5)
     boxes = torch.stack((anchors, anchors + 3))
-    options = {"background": False, "agnostic": False, "min_size": 0.0, "before": 0}
+    options = {"background": False, "agnostic": False, "min_size": 0.0, "before": 0, "anchors": 3}
     mine = class_nms(
         boxes,
         logits,
