@@ -1,0 +1,179 @@
+"""Batches for training and evaluation.
+
+    loader = make_loader(data, "train", 16, train=True, seed=0)
+    loader.set_epoch(3, start=120)          # go on in the middle of an epoch, exactly
+    for batch in loader: ...                # see `collate.collate`; tensors stay uint8 until the device
+    loader.set_pipeline("late")             # from the next epoch on
+
+What a batch holds depends on (seed, epoch, number of the batch, batch size, world), not on workers or history.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from detc.compiler.spec import DataSpec
+from detc.dsl.diagnostics import DetError, error
+from detc.runtime.data.dataset import Batch, DetectionDataset, Item, file_size, open_dataset
+from detc.runtime.data.records import Problem, Tally
+from detc.runtime.data.sampler import Plan
+
+log = logging.getLogger("detc.data")
+
+
+class _Feed(Sampler[list[Item]]):
+    """Turns a plan's batches into items that carry pipeline and epoch: workers hold no state."""
+
+    def __init__(self, plan: Plan, pipeline: str, epoch: int) -> None:
+        self.plan, self.pipeline, self.epoch, self.start = plan, pipeline, epoch, 0
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        for batch in self.plan.batches(self.epoch)[self.start :]:
+            yield [(self.pipeline, self.epoch, index) for index in batch]
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+
+class Loader:
+    """An iterable of batches; `len` is the number of batches of a whole epoch."""
+
+    def __init__(self, dataset: DetectionDataset, plan: Plan, pipeline: str, epoch: int, workers: int) -> None:
+        self.dataset, self.plan = dataset, plan
+        self._feed = _Feed(plan, pipeline, epoch)
+        fork = workers > 0 and sys.platform == "linux"  # forked workers share the image cache
+        self._torch: DataLoader[Batch] = DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=self._feed,
+            collate_fn=_as_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            prefetch_factor=dataset.fields.prefetch if workers else None,
+            multiprocessing_context=multiprocessing.get_context("fork") if fork else None,
+            worker_init_fn=_one_thread,
+        )
+        self._pin = torch.cuda.is_available()
+        self._told: set[Problem] = set()
+
+    @property
+    def tally(self) -> Tally:
+        """What was dropped so far."""
+        return self.dataset.tally
+
+    @property
+    def pipeline(self) -> str:
+        """The pipeline in use."""
+        return self._feed.pipeline
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """The next iteration goes over `epoch`, from its batch `start` on."""
+        self._feed.epoch, self._feed.start = epoch, start
+
+    def set_pipeline(self, name: str) -> None:
+        """Use another pipeline from the next iteration on.
+
+        Raises:
+            DetError: DET0908 if there is none of that name.
+        """
+        self.dataset.pipeline(name)
+        self._feed.pipeline = name
+
+    def __len__(self) -> int:
+        return len(self._feed)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Batches of the epoch.
+
+        Raises:
+            DetError: DET0904 for a broken file if `on_error` is "stop", DET0907 if a step fails.
+        """
+        for batch in self._torch:
+            for problem in batch.problems:
+                self._tell(problem)
+            if batch.fatal:
+                raise DetError(*batch.fatal)
+            if batch.data is not None:
+                yield _pin(batch.data) if self._pin else batch.data
+
+    def _tell(self, problem: Problem) -> None:
+        if problem not in self._told:
+            self._told.add(problem)
+            self.tally.problems.append(problem)
+            self.tally.drop_image("the file is broken")
+            log.warning("DET0904: %s: %s (skipped)", problem.file, problem.reason)
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _pin(data: dict[str, Any]) -> dict[str, Any]:
+    """Page-locked copies, which travel to the GPU without waiting."""
+    return {
+        key: {k: v.pin_memory() for k, v in part.items()} if isinstance(part, dict) else part
+        for key, part in data.items()
+    }
+
+
+def make_loader(
+    data: DataSpec,
+    split: str,
+    batch: int,
+    *,
+    train: bool,
+    seed: int = 0,
+    epoch: int = 0,
+    workers: int | None = None,
+    rank: int = 0,
+    world: int = 1,
+    drop_last: bool = False,
+    quiet: bool = False,
+) -> Loader:
+    """Open a split and make its loader.
+
+    Args:
+        batch: images of one batch of one rank.
+        train: shuffle, filter and use the active training pipeline; else the pipeline `val`.
+        workers: processes; the declaration's `workers` if None.
+        drop_last: training: drop the last, incomplete batch of an epoch instead of filling it up.
+        quiet: do not log what the filters dropped.
+
+    Raises:
+        DetError: see `dataset.open_dataset`; DET0905 too if a training set has no whole batch.
+    """
+    dataset = open_dataset(data, split, train=train, seed=seed)
+    if train and drop_last and len(dataset) < batch * world:
+        raise error(
+            "DET0905",
+            f"{len(dataset)} images make no batch of {batch * world}",
+            help="lower `batch`",
+        )
+    if not quiet:
+        for line in [*dataset.tally.lines(), *dataset.warnings]:
+            log.warning("%s: %s", split, line)
+        for problem in dataset.tally.problems:
+            log.warning("DET0904: %s: %s (skipped)", problem.file, problem.reason)
+    name = data.active if train else "val"
+    dataset.pipeline(name)
+    group = None
+    if train and dataset.fields.group == "shape" and _sizes_vary(dataset, name):
+        group = np.array([int(w > h) for w, h in map(file_size, dataset.records)])
+    plan = Plan(len(dataset), batch, train, seed, rank, world, drop_last, group)
+    return Loader(dataset, plan, name, epoch, dataset.fields.workers if workers is None else workers)
+
+
+def _sizes_vary(dataset: DetectionDataset, name: str) -> bool:
+    """True if the pipeline's last `Pad` leaves batches of different sizes."""
+    return dataset.padding(name)[1] > 1

@@ -1,0 +1,59 @@
+"""What the steps of this package share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from detc.compiler.spec import Size, Step
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+    from detc.runtime.data.sample import Sample
+
+
+class Draw(Protocol):
+    """Gives other samples, as they are at the same place of the pipeline."""
+
+    def __call__(self, count: int, cache: int = 0) -> list[Sample]:
+        """`count` partners. `cache` > 0: take them from up to that many samples of the same batch."""
+        ...
+
+
+class DataStep(Step):
+    """A step. Class variables, beside those of `Step`:
+
+    random: uses `rng` or `draw`. What stands before the first random step may be cached.
+    """
+
+    module: ClassVar[str | None] = None
+    random: ClassVar[bool] = True
+
+    def build(self) -> Callable[[Sample, Generator, Draw], Sample]:
+        """The function that does the work."""
+        return self.apply
+
+    def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
+        """Return the changed sample; `sample` itself stays as it is."""
+        raise NotImplementedError
+
+    def fitted(self) -> Size | None:
+        """A box that the step first fits every image into, so that a cache can hold them at that size."""
+        return None
+
+
+def between(value: list[float], name: str) -> list[float]:
+    """A [low, high] range in order, for validators.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if len(value) != 2 or value[0] > value[1]:
+        raise ValueError(f"{name} is [low, high]: {value}")
+    return value
+
+
+def uniform(rng: Any, bounds: list[float]) -> float:
+    """A number between the two bounds."""
+    return float(rng.uniform(bounds[0], bounds[1]))

@@ -1,0 +1,36 @@
+"""Mirror images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from detc.runtime.data.steps.base import DataStep, Draw
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+    from detc.runtime.data.sample import Sample
+
+
+class HFlip(DataStep):
+    """Mirror left-right with probability `p`."""
+
+    module = "std.data.steps"
+    geometric = True
+    p: float = Field(0.5, ge=0, le=1)
+
+    def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
+        return sample.flip(horizontal=True) if rng.random() < self.p else sample
+
+
+class VFlip(DataStep):
+    """Mirror top-bottom with probability `p`."""
+
+    module = "std.data.steps"
+    geometric = True
+    p: float = Field(0.5, ge=0, le=1)
+
+    def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
+        return sample.flip(horizontal=False) if rng.random() < self.p else sample

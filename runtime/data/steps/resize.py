@@ -1,0 +1,85 @@
+"""Steps that change the size. Bilinear with half-pixel centres, without antialiasing, like deployed graphs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from detc.compiler.spec import Size
+from detc.runtime.data.steps.base import DataStep, Draw, between, uniform
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+    from detc.runtime.data.sample import Sample
+
+
+def target(height: int, width: int, box: tuple[float, float], mode: str) -> tuple[int, int]:
+    """(height, width) after a resize of an image to `box` (width, height).
+
+    "keep": the largest size of the same shape with long side <= the box's long side and short side <= its
+    short side, whichever way the image lies. "fit": the largest that lies in the box. "exact": the box.
+    Sides are rounded to nearest.
+    """
+    if mode == "exact":
+        return max(1, round(box[1])), max(1, round(box[0]))
+    if mode == "keep":
+        scale = min(max(box) / max(height, width), min(box) / min(height, width))
+    else:
+        scale = min(box[0] / width, box[1] / height)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+class Resize(DataStep):
+    """Scale to `size` (width x height).
+
+    `mode`: "keep" keeps the shape, long side to long side, so 1333x800 also serves portraits; "fit" keeps the
+    shape and stays inside the box; "exact" stretches.
+    """
+
+    module = "std.data.steps"
+    random = False
+    geometric = True
+    size: Size
+    mode: Literal["keep", "fit", "exact"] = "keep"
+
+    def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
+        box = (self.size.width, self.size.height)
+        return sample.resize(*target(sample.height, sample.width, box, self.mode))
+
+
+class RandomResize(DataStep):
+    """Resize to `size` times a number drawn from `ratio`."""
+
+    module = "std.data.steps"
+    geometric = True
+    size: Size
+    ratio: list[float] = Field([0.5, 2.0])
+    mode: Literal["keep", "fit", "exact"] = "keep"
+
+    @field_validator("ratio")
+    @classmethod
+    def _ratio(cls, value: list[float]) -> list[float]:
+        if value and value[0] <= 0:
+            raise ValueError(f"ratio must be positive: {value}")
+        return between(value, "ratio")
+
+    def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
+        factor = uniform(rng, self.ratio)
+        box = (self.size.width * factor, self.size.height * factor)
+        return sample.resize(*target(sample.height, sample.width, box, self.mode))
+
+
+class ResizeShortest(DataStep):
+    """Scale the short side to one of `short` (drawn), the long side to at most `max` pixels."""
+
+    module = "std.data.steps"
+    geometric = True
+    short: list[int] = Field(min_length=1)
+    max: int = Field(1333, ge=1)
+
+    def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
+        short = self.short[int(rng.integers(len(self.short)))]
+        box = (float(self.max), float(min(short, self.max)))
+        return sample.resize(*target(sample.height, sample.width, box, "keep"))
