@@ -1,7 +1,7 @@
 """detc: a declarative, graph-compiled language for object detection.
 
-The public API on one screen. Everything is imported on first use, so `import detc` is cheap and checking a spec
-never imports torch.
+The public API on one screen. Everything is imported on first use, so `import detc` is cheap and checking a
+spec never imports torch.
 
     detc.check("specs/cascade.det").report.errors
     print(detc.resolve("specs/cascade.det"))

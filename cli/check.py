@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from detc.cli.console import Json, Run, Sets, command, count, print_json, show
+
+if TYPE_CHECKING:
+    from detc.compiler.spec import ResolvedRun
 
 app = command()
 
@@ -25,31 +28,47 @@ def check(
     Exits with 1 if there is an error; warnings do not count.
     """
     from detc.compiler.check import check as check_spec
-    from detc.dsl import render
 
-    errors, found, summaries = 0, [], {}
-    for spec in specs:
-        result = check_spec(sys.stdin.read() if spec == "-" else spec, sets=sets, run=run)
-        errors += len(result.report.errors)
-        found += result.report.diagnostics
-        summaries[spec] = {name: summary(r) for name, r in result.runs.items()}
-        if not json:
+    texts = {spec: sys.stdin.read() if spec == "-" else spec for spec in specs}
+    results = {spec: check_spec(text, sets=sets, run=run) for spec, text in texts.items()}
+    errors = sum(len(result.report.errors) for result in results.values())
+    if json:
+        from detc.dsl.render import to_json
+
+        print_json(
+            {
+                "ok": errors == 0,
+                "diagnostics": [to_json(d) for r in results.values() for d in r.report.diagnostics],
+                "runs": {spec: {n: facts(run) for n, run in r.runs.items()} for spec, r in results.items()},
+            }
+        )
+    else:
+        for spec, result in results.items():
             show(result.report.diagnostics)
             if not result.report.errors and not quiet:
-                for line in summaries[spec].values() or ["fine (no run)"]:
-                    print(f"{spec}: {line}")
-    if json:
-        diagnostics = [render.to_json(d) for d in found]
-        print_json({"ok": errors == 0, "diagnostics": diagnostics, "runs": summaries})
-    elif errors:
-        print(f"{count(errors, 'error')}", file=sys.stderr)
+                for name, resolved in result.runs.items():
+                    print(f"{spec}{f', run {name}' if name else ''}: {summary(resolved)}")
+                if not result.runs:
+                    print(f"{spec}: fine")
+        if errors:
+            print(count(errors, "error"), file=sys.stderr)
     if errors:
         raise typer.Exit(1)
 
 
-def summary(run: object) -> str:
-    """One line about a resolved run."""
-    model = run.model  # type: ignore[attr-defined]
-    nodes = f"{len(model.infer)} ops for inference, {len(model.train)} for training"
-    name = getattr(run, "name", "")
-    return f"{'run ' + name + ': ' if name else ''}{model.name}, {count(len(model.classes), 'class').replace('classs', 'classes')}, {nodes}"
+def facts(run: ResolvedRun) -> dict[str, object]:
+    """A run in numbers."""
+    return {
+        "model": run.model.name,
+        "classes": len(run.classes),
+        "ops": {"infer": len(run.model.infer), "train": len(run.model.train)},
+        "weights": len(run.model.weights),
+        "losses": [loss.name for loss in run.model.train.losses],
+    }
+
+
+def summary(run: ResolvedRun) -> str:
+    """A run in a line."""
+    ops = f"{len(run.model.infer)} ops to infer, {len(run.model.train)} to train"
+    losses = count(len(run.model.train.losses), "loss")
+    return f"{run.model.name}, {count(len(run.classes), 'class')}, {ops}, {losses}"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A .det file.")]
 Sets = Annotated[
-    list[str], typer.Option("--set", metavar="PATH=VALUE", help="One more edit, e.g. train.epochs=3ep; repeatable.")
+    list[str],
+    typer.Option("--set", metavar="PATH=VALUE", help="One more edit, e.g. train.epochs=3ep; repeatable."),
 ]
 Run = Annotated[str | None, typer.Option("--run", metavar="NAME", help="Which run of the spec.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -75,5 +76,5 @@ def chosen_run(spec: str, sets: Sequence[str], run: str | None, *, as_json: bool
 
 
 def count(n: int, thing: str) -> str:
-    """`1 error`, `2 errors`."""
-    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+    """`1 error`, `2 errors`, `2 losses`."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}{'es' if thing.endswith('s') else 's'}"

@@ -152,9 +152,7 @@ def bench(
     wait = torch.cuda.synchronize if gpu else None
     before = _memory(gpu, reset=True)
     with torch.inference_mode():
-        timing = measure(
-            lambda: detector(image), warmup=warmup, runs=runs, seconds=seconds, synchronize=wait
-        )
+        timing = measure(lambda: detector(image), warmup=warmup, runs=runs, seconds=seconds, synchronize=wait)
     count = sum(p.numel() for p in detector.parameters()) if detector.backend == "torch" else None
     return Bench(
         model=detector.run.model.name if detector.run is not None else Path(path).name,

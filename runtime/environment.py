@@ -18,10 +18,11 @@ def report() -> Facts:
 
 def system() -> dict[str, str]:
     """Interpreter, operating system, processor."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
-        "processors": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "processors": str(usable),
         "memory": memory(),
     }
 
@@ -80,7 +81,4 @@ def tools() -> dict[str, str]:
 def problems(facts: Facts) -> list[str]:
     """What is missing, with the way out."""
     missing = [name for name, v in facts["packages"].items() if v == "missing"]
-    found = [f"the package {name} is missing: pip install {name}" for name in missing]
-    if sys.version_info < (3, 11):
-        found.append("Python is older than 3.11")
-    return found
+    return [f"the package {name} is missing: pip install {name}" for name in missing]

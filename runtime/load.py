@@ -89,7 +89,7 @@ def refuse_options(path: Path, **given: object) -> None:
     wrong = [name for name, value in given.items() if value]
     if wrong:
         raise ValueError(
-            f"{path.name} holds its own model and weights; {', '.join(wrong)} can only be given with a .det file"
+            f"{path.name} holds its own model and weights: `{'`, `'.join(wrong)}` goes with a .det file"
         )
 
 
@@ -109,7 +109,8 @@ def from_spec(
         raise DetError(*result.report.errors)
     resolved = result.run(run)
     if weights is None:
-        warnings.warn(f"{path} is loaded without weights: they are random", RandomWeightsWarning, stacklevel=3)
+        text = f"{path} is loaded without weights: they are random"
+        warnings.warn(text, RandomWeightsWarning, stacklevel=3)
     return assemble(resolved, weights, str(path), device)
 
 

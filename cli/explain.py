@@ -1,0 +1,33 @@
+"""`detc explain`: the page of a diagnostic code."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from detc.cli.console import Json, command, print_json
+
+app = command()
+
+
+@app.command()
+def explain(
+    code: Annotated[str | None, typer.Argument(metavar="CODE", help="For example DET0302, or 302.")] = None,
+    json: Json = False,
+) -> None:
+    """Explain a diagnostic code, with a failing and a mended example; without a code, list them all."""
+    from detc.dsl.explain import page, titles
+
+    if code is None:
+        if json:
+            print_json(titles())
+        else:
+            for known, title in titles().items():
+                print(f"{known}  {title}")
+        return
+    text = page(code)
+    if json:
+        print_json({"code": code, "page": text})
+    else:
+        print(text.rstrip())
