@@ -1,5 +1,6 @@
 """The public functions of the native ops. Importing this registers all of them as ``torch.ops.detc.<name>``; nothing is built yet."""
 
+from detc.nativeops.ops.focal_loss import quality_focal_loss, sigmoid_focal_loss, varifocal_loss
 from detc.nativeops.ops.nms import NmsResult, batched_nms, nms
 from detc.nativeops.ops.roi_align import multilevel_roi_align, roi_align
 
@@ -8,5 +9,8 @@ __all__ = [
     "batched_nms",
     "multilevel_roi_align",
     "nms",
+    "quality_focal_loss",
     "roi_align",
+    "sigmoid_focal_loss",
+    "varifocal_loss",
 ]
