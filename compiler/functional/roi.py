@@ -40,7 +40,7 @@ def roi_align(
         strides=strides,
         sampling_ratio=sampling,
         aligned=aligned,
-        valid_BR=valid_BK,
+        valid=valid_BK,
         canonical_scale=canonical_size,
         canonical_level=canonical_level,
     )

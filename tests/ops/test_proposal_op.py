@@ -71,7 +71,6 @@ def test_detections_of_a_pyramid_are_torchvisions(per_level: int) -> None:
         keep=60,
         per_level=per_level,
         activation="sigmoid",
-        anchors=3,
         **options,
     )
     for i in range(2):
