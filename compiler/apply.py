@@ -1,0 +1,304 @@
+"""Applying a node, a component or a stateless op to wires: port binding, inference, blame."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from detc.compiler.build_op import build_primitive
+from detc.compiler.edits import Edits
+from detc.compiler.evaluate import Inputs
+from detc.compiler.graph import Arg, Node
+from detc.compiler.handles import NodeArray, NodeHandle
+from detc.compiler.ops.base import Op, Port
+from detc.compiler.params import Instance
+from detc.compiler.types import Image, Map, Mismatch, Pyramid, Struct, Tensor, Type
+from detc.compiler.values import (
+    POISON,
+    Builtin,
+    Bundle,
+    Construct,
+    Poisoned,
+    PrimitiveRef,
+    TemplateRef,
+    Value,
+    Wire,
+    WireArray,
+    elements,
+    is_wire,
+    kind_of,
+    show,
+)
+from detc.dsl import ast
+from detc.dsl.diagnostics import DetError, did_you_mean, error
+from detc.dsl.source import Origin
+
+if TYPE_CHECKING:
+    from detc.compiler.frame import Frame
+
+
+def apply(frame: Frame, callee: Value, inputs: Inputs, origin: Origin) -> Value:
+    """`inputs -> callee`, written at `origin`, inside `frame`.
+
+    Raises:
+        DetError: if it cannot be applied, or the inputs do not fit.
+    """
+    if any(v.data is POISON for _, v in inputs):
+        raise Poisoned
+    data = callee.data
+    if isinstance(data, Builtin):
+        from detc.compiler.functions import WIRE_FUNCTIONS
+        from detc.compiler.primitives import find
+
+        cls = find("", WIRE_FUNCTIONS.get(data.name, data.name))
+        if cls is not None:
+            data = PrimitiveRef(cls)
+    if isinstance(data, (PrimitiveRef, TemplateRef)):
+        data = Construct(data, (), callee.origin)
+    if isinstance(data, NodeHandle):
+        return _apply_node(frame, data, inputs, origin)
+    if isinstance(data, Construct):
+        return _apply_inline(frame, data, inputs, origin)
+    if isinstance(data, NodeArray):
+        raise error("DET0312", f"`{data.name}` is an array of nodes", origin, f"choose one: {data.name}[…]")
+    raise error(
+        "DET0312",
+        f"a {kind_of(callee)} cannot be applied",
+        origin,
+        "a node, a component or a stateless op is wanted behind `->`",
+        secondary=[(callee.origin, f"{show(callee)} comes from here")],
+    )
+
+
+def _apply_node(frame: Frame, node: NodeHandle, inputs: Inputs, origin: Origin) -> Value:
+    if node.removed is not None:
+        raise error(
+            "DET0404",
+            f"`{node.path}` is removed and still used",
+            node.removed.origin,
+            "removed here",
+            secondary=[(origin, "used here")],
+            help="replace it, or remove what uses it too",
+        )
+    if node.component:
+        from detc.compiler.frame import Frame as NewFrame
+
+        return frame.ctx.run(NewFrame(node.instance(frame), frame, origin), inputs)
+    op = node.op(frame)
+    return apply_op(frame, op, inputs, origin, node if op.weighted else None)
+
+
+def _apply_inline(frame: Frame, construct: Construct, inputs: Inputs, origin: Origin) -> Value:
+    if isinstance(construct.target, TemplateRef):
+        decl = construct.target.decl
+        if not isinstance(decl, ast.Template) or decl.kind not in ("component", "model"):
+            raise error("DET0312", f"`{construct.name}` cannot be applied", construct.origin, "it is no component")
+        from detc.compiler.frame import Frame as NewFrame
+
+        path = frame.ctx.inline_path(frame.path, construct.name)
+        via = (construct.origin.span, *construct.origin.via)
+        instance = Instance(frame.ctx, construct, path, via, Edits(), anonymous=not frame.ctx.testing)
+        return frame.ctx.run(NewFrame(instance, frame, origin), inputs)
+    if not issubclass(construct.target.cls, Op):
+        raise error("DET0312", f"`{construct.name}` cannot be applied to wires", construct.origin, "it is no op")
+    if construct.target.cls.weighted and not frame.ctx.testing:
+        raise error(
+            "DET0312",
+            f"{construct.name} has weights, so it needs a name",
+            construct.origin,
+            "only stateless ops may be applied inline",
+            help=f"declare it: node {construct.name.lower()} = {show(construct)}, and write -> {construct.name.lower()}",
+        )
+    op = build_primitive(construct, frame.ctx, "", Edits())
+    assert isinstance(op, Op)
+    node = None
+    if op.weighted:
+        path = frame.ctx.inline_path(frame.path, construct.name)
+        node = NodeHandle(path, construct.name, construct, Edits(), construct.origin)
+    return apply_op(frame, op, inputs, origin, node)
+
+
+def apply_op(frame: Frame, op: Op, inputs: Inputs, origin: Origin, node: NodeHandle | None) -> Value:
+    """Add one application of `op` to the graph and return its output."""
+    ctx = frame.ctx
+    if node is not None and node.anonymous:
+        raise error(
+            "DET0312",
+            f"`{node.path}` has weights, and the component around it is applied without a name",
+            origin,
+            "applied here",
+            help="declare the component with `node`",
+        )
+    bound = _bind(frame, op, inputs, origin)
+    pairs = [_convert(value, port, op, origin) for port, value in bound]
+    args, types = [p[0] for p in pairs], [p[1] for p in pairs]
+    values = [v for _, v in bound]
+    try:
+        result = op.infer(*_group(op, types))
+    except Mismatch as problem:
+        raise _blame(problem, op, values, types, origin, ctx) from None
+    if op.phase == "train" and ctx.phase == "infer" and not ctx.testing:
+        raise error("DET0501", f"{op.name} makes sense only in training", origin, "used outside of `train`")
+    result = _with_origin(result, op, types, origin, ctx)
+    weights = node.path if node is not None else None
+    if node is not None:
+        ctx.weight(node, op, tuple(t for t in types if t is not None), origin)
+    base = weights or (f"{frame.path}.{op.name}" if frame.path else op.name)
+    id = ctx.unique(base)
+    ctx.graph.add(Node(id, op, tuple(args), result, origin, weights, frame.path))
+    return Value(Wire(id, (), result), origin)
+
+
+def _bind(frame: Frame, op: Op, inputs: Inputs, origin: Origin) -> list[tuple[Port, Value | None]]:
+    ports = type(op).inputs
+    named = {n: v for n, v in inputs if n is not None}
+    positional = [v for n, v in inputs if n is None]
+    for name in named:
+        if name not in [p.name for p in ports]:
+            label = "no such input" + did_you_mean(name, [p.name for p in ports])
+            raise error("DET0207", f"{op.name} has no input `{name}`", origin, label)
+    bound: list[tuple[Port, Value | None]] = []
+    for port in ports:
+        if port.name in named:
+            bound.append((port, named[port.name]))
+        elif port.variadic:
+            if len(positional) == 1 and (items := elements(positional[0])) is not None:
+                positional = items
+            bound += [(port, v) for v in positional]
+            positional = []
+        elif positional:
+            bound.append((port, positional.pop(0)))
+        elif port.optional:
+            bound.append((port, None))
+        else:
+            outside = _by_name(frame, port.name)
+            if outside is None:
+                wanted = ", ".join(p.name + ("?" if p.optional else "") for p in ports)
+                raise error(
+                    "DET0309",
+                    f"{op.name} needs the input `{port.name}`: it takes ({wanted}), and {len(inputs)} are given",
+                    origin,
+                    "applied here",
+                )
+            bound.append((port, outside))
+    if positional:
+        wanted = ", ".join(p.name for p in ports)
+        raise error("DET0309", f"{op.name} takes {len(ports)} inputs ({wanted}), and {len(inputs)} are given", origin, "applied here")
+    return bound
+
+
+def _by_name(frame: Frame, name: str) -> Value | None:
+    slot = frame.names.get(name)
+    if slot is not None:
+        slot.read = True
+        return slot.value if slot.value is not None else Value(slot.array, frame.call)
+    return frame._from_outside(name)
+
+
+def _group(op: Op, types: list[Type | None]) -> list[Any]:
+    return list(types)
+
+
+def _convert(value: Value | None, port: Port, op: Op, origin: Origin) -> tuple[Arg, Type | None]:
+    """The graph argument and its type for what is given at a port."""
+    if value is None:
+        return None, None
+    if value.data is POISON:
+        raise Poisoned
+    accepted = port.types if isinstance(port.types, tuple) else (port.types,)
+    arg, t = as_arg(value)
+    if t is None:
+        raise error(
+            "DET0304",
+            f"the input `{port.name}` of {op.name} wants a wire, not a {kind_of(value)}",
+            origin,
+            "applied here",
+            secondary=[(value.origin, f"{show(value)} comes from here")],
+        )
+    if isinstance(t, Image) and not isinstance(t, accepted):
+        if isinstance(arg, Wire) and (Map in accepted or Pyramid in accepted):
+            arg, t = arg.part("pixels", t.pixels), t.pixels
+    if isinstance(t, Map) and Map not in accepted and Pyramid in accepted:
+        arg, t = (arg,), Pyramid((t,))
+    ok = isinstance(t, accepted)
+    if ok and port.kinds and isinstance(t, (Tensor, Struct)):
+        ok = t.kind in port.kinds or t.kind in ("tensor", "record")
+    if not ok:
+        wanted = " or ".join(port.kinds or tuple(a.__name__.lower() for a in accepted))
+        raise error(
+            "DET0304",
+            f"the input `{port.name}` of {op.name} wants a {wanted}, not a {kind_of(value)}",
+            origin,
+            "applied here",
+            secondary=[(value.origin, f"the {kind_of(value)} comes from here")],
+        )
+    return arg, t
+
+
+def as_arg(value: Value) -> tuple[Arg, Type | None]:
+    """A value as a graph argument with its type; (None, None) if it is no wire."""
+    data = value.data
+    if isinstance(data, Wire):
+        return data, data.type
+    if isinstance(data, WireArray) or (isinstance(data, list) and is_wire(data)):
+        items = elements(value) or []
+        pairs = [as_arg(v) for v in items]
+        if any(v.data is POISON for v in items):
+            raise Poisoned
+        if any(t is None for _, t in pairs):
+            return None, None
+        return tuple(a for a, _ in pairs), Pyramid(tuple(t for _, t in pairs))  # type: ignore[misc]
+    if isinstance(data, (dict, Bundle)) and is_wire(data):
+        fields = data if isinstance(data, dict) else data.fields
+        made = {k: as_arg(v) for k, v in fields.items()}
+        if any(t is None for _, t in made.values()):
+            return None, None
+        return {k: a for k, (a, _) in made.items()}, Struct("record", tuple((k, t) for k, (_, t) in made.items()))  # type: ignore[misc]
+    return None, None
+
+
+def _with_origin(result: Type, op: Op, types: list[Type | None], origin: Origin, ctx: Any) -> Type:
+    """Maps remember where their channel count was decided."""
+
+    def mark(m: Any) -> Any:
+        if not isinstance(m, Map) or m.origin is not None:
+            return m
+        source = None
+        if op.channels_from is not None:
+            source = ctx.origins_of(op).get(op.channels_from)
+        if source is None:
+            same = [t for t in types if isinstance(t, Map) and t.channels == m.channels and t.origin is not None]
+            source = same[0].origin if same else origin
+        return replace(m, origin=source)
+
+    if isinstance(result, Map):
+        return mark(result)
+    if isinstance(result, Pyramid):
+        return Pyramid(tuple(mark(m) for m in result.maps))
+    return result
+
+
+def _blame(
+    problem: Mismatch, op: Op, values: list[Value | None], types: list[Type | None], origin: Origin, ctx: Any
+) -> DetError:
+    """A mismatch as a diagnostic: the user's own line first, both sides of the conflict labelled."""
+    sides: list[tuple[Origin, str]] = []
+    for index, text in problem.inputs:
+        value = values[index] if index < len(values) else None
+        t = types[index] if index < len(types) else None
+        place = getattr(t, "origin", None) or (value.origin if value is not None else None)
+        if place is not None:
+            sides.append((place, text))
+    if problem.param is not None:
+        place = ctx.origins_of(op).get(problem.param)
+        if place is not None:
+            sides.insert(0, (place, f"`{problem.param}` is given here"))
+    direct = [s for s in sides if not s[0].span.source.library]
+    here = (origin, f"{op.name} is applied here")
+    ordered = [*direct, here, *(s for s in sides if s not in direct)] if direct and origin.span.source.library else [here, *sides]
+    unique: list[tuple[Origin, str]] = []
+    for place, text in ordered:
+        if all(p.span != place.span for p, _ in unique):
+            unique.append((place, text))
+    (first, label), rest = unique[0], unique[1:]
+    return error(problem.code, problem.message, first, label, secondary=rest, help=problem.help)

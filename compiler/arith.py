@@ -1,0 +1,154 @@
+"""Arithmetic and comparison of compile-time values: numbers, quantities, rates, lists, strings."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from detc.compiler.dims import Dim
+from detc.compiler.spec import Quantity, Rate, Size
+from detc.compiler.values import Labels, Span1, Value, kind_of, raw, show
+from detc.dsl.diagnostics import DetError, error
+from detc.dsl.source import Origin
+
+_NUMERIC: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "//": operator.floordiv,
+    "%": operator.mod,
+}
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+WHOLE_TOLERANCE = 1e-6
+
+
+def _is_number(data: Any) -> bool:
+    return isinstance(data, (int, float, Fraction)) and not isinstance(data, bool)
+
+
+def binary(op: str, left: Value, right: Value, origin: Origin) -> Value:
+    """`left op right` for compile-time values.
+
+    Raises:
+        DetError: DET0301 for types that do not combine, DET0316 for a division by zero, DET0701 for units.
+    """
+    a, b = left.data, right.data
+    if op in ("==", "!="):
+        return Value((raw(left) == raw(right)) is (op == "=="), origin)
+    if op == "in":
+        return Value(_contains(left, right, origin), origin)
+    if op == "per":
+        return Value(_per(left, right, origin), origin)
+    if isinstance(a, Quantity) or isinstance(b, Quantity):
+        return Value(_quantity(op, left, right, origin), origin)
+    if isinstance(a, Rate) and op in "*/" and _is_number(b):
+        return Value(Rate(_NUMERIC[op](a.value, b), a.per), origin)
+    if isinstance(b, Rate) and op == "*" and _is_number(a):
+        return Value(Rate(a * b.value, b.per), origin)
+    if isinstance(a, Size) and op in ("*", "/", "//") and _is_number(b):
+        return Value(Size(round(_NUMERIC[op](a.width, b)), round(_NUMERIC[op](a.height, b))), origin)
+    numbers = (_is_number(a) or isinstance(a, Dim)) and (_is_number(b) or isinstance(b, Dim))
+    if op in _NUMERIC and numbers:
+        if op in ("/", "//", "%") and b == 0:
+            raise error("DET0316", f"cannot divide {show(left)} by zero", origin, "division by zero")
+        if isinstance(a, Dim) and op == "/":
+            op = "//"
+        return Value(_NUMERIC[op](a, b), origin)
+    if op == "+" and isinstance(a, list) and isinstance(b, list):
+        return Value([*a, *b], origin)
+    if op == "+" and isinstance(a, str) and isinstance(b, str):
+        return Value(a + b, origin)
+    if op == "*" and isinstance(a, list) and isinstance(b, int):
+        return Value(a * b, origin)
+    if op in _ORDER and ((_is_number(a) and _is_number(b)) or (isinstance(a, str) and isinstance(b, str))):
+        return Value(_ORDER[op](a, b), origin)
+    raise _mismatch(op, left, right, origin)
+
+
+def _mismatch(op: str, left: Value, right: Value, origin: Origin) -> DetError:
+    return error(
+        "DET0301",
+        f"`{op}` does not combine a {kind_of(left)} with a {kind_of(right)}",
+        origin,
+        f"{show(left)} {op} {show(right)}",
+    )
+
+
+def _contains(left: Value, right: Value, origin: Origin) -> bool:
+    if isinstance(right.data, (list, dict, Labels, Span1)):
+        return raw(left) in raw(right)
+    if isinstance(right.data, str) and isinstance(left.data, str):
+        return left.data in right.data
+    raise _mismatch("in", left, right, origin)
+
+
+def _per(left: Value, right: Value, origin: Origin) -> Rate:
+    if not _is_number(left.data):
+        raise error("DET0301", f"`per` wants a number before it, not a {kind_of(left)}", left.origin, "given here")
+    if not isinstance(right.data, Quantity) or right.data.unit != "img":
+        message = f"`per` wants a number of images after it, not {show(right)}"
+        raise error("DET0701", message, right.origin, "expected something like 16img")
+    return Rate(float(left.data), right.data)
+
+
+def _quantity(op: str, left: Value, right: Value, origin: Origin) -> Any:
+    a, b = left.data, right.data
+    if isinstance(a, Quantity) and isinstance(b, Quantity):
+        if a.unit != b.unit:
+            raise error(
+                "DET0701",
+                f"cannot combine {a} with {b}",
+                origin,
+                f"`{op}` between `{a.unit}` and `{b.unit}`",
+                secondary=[(left.origin, f"{a} comes from here"), (right.origin, f"{b} comes from here")],
+                help="epochs become iterations only where the data set's length is known; write one unit",
+            )
+        if op in _ORDER:
+            return _ORDER[op](a.value, b.value)
+        if op in ("+", "-"):
+            return Quantity(_NUMERIC[op](a.value, b.value), a.unit)
+        if op in ("/", "//"):
+            return _NUMERIC[op](a.value, b.value)
+    elif isinstance(a, Quantity) and _is_number(b) and op in ("*", "/", "//"):
+        if op != "*" and b == 0:
+            raise error("DET0316", f"cannot divide {a} by zero", origin, "division by zero")
+        return Quantity(_NUMERIC[op](a.value, b), a.unit)
+    elif isinstance(b, Quantity) and _is_number(a) and op == "*":
+        return Quantity(a * b.value, b.unit)
+    if op in ("+", "-") or op in _ORDER:
+        raise error(
+            "DET0701",
+            f"cannot combine {show(left)} with {show(right)}: one has a unit and the other has none",
+            origin,
+            f"`{op}` between a {kind_of(left)} and a {kind_of(right)}",
+        )
+    raise _mismatch(op, left, right, origin)
+
+
+def whole(value: Value, what: str) -> int:
+    """An integer out of a number that has to be whole.
+
+    Raises:
+        DetError: DET0308 if it is not whole, DET0301 if it is no number.
+    """
+    data = value.data
+    if isinstance(data, bool) or not isinstance(data, (int, float, Fraction)):
+        raise error("DET0301", f"{what} must be an int, not a {kind_of(value)}", value.origin, f"{show(value)}")
+    nearest = round(data)
+    if abs(data - nearest) > WHOLE_TOLERANCE * max(1.0, abs(data)):
+        raise error(
+            "DET0308",
+            f"{what} must be a whole number, and {show(value)} is not",
+            value.origin,
+            f"this is {show(value)}",
+            help="choose a factor for which it comes out whole, or round it: round(…)",
+        )
+    return nearest

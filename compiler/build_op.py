@@ -1,0 +1,262 @@
+"""From a constructor in a spec to a validated primitive: arguments, edits, pydantic, blame."""
+
+from __future__ import annotations
+
+import types as pytypes
+import typing
+from typing import TYPE_CHECKING, Any, Union
+
+from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
+
+from detc.compiler.edits import Edits, settle
+from detc.compiler.evaluate import evaluate
+from detc.compiler.primitives import Primitive
+from detc.compiler.spec import Quantity, Rate, Size
+from detc.compiler.typecheck import suggest_argument
+from detc.compiler.values import BoundArg, Construct, Labels, PrimitiveRef, Value, is_wire, kind_of, raw, show
+from detc.dsl import ast
+from detc.dsl.diagnostics import DetError, Diagnostic, Edit, closest, error
+from detc.dsl.source import Origin, Span
+
+if TYPE_CHECKING:
+    from detc.compiler.elaborate import Elaborator
+
+_CODES = {
+    "missing": "DET0208",
+    "literal_error": "DET0311",
+    "greater_than": "DET0311",
+    "greater_than_equal": "DET0311",
+    "less_than": "DET0311",
+    "less_than_equal": "DET0311",
+    "value_error": "DET0311",
+    "too_short": "DET0311",
+    "too_long": "DET0311",
+    "int_from_float": "DET0308",
+}
+
+
+def field_names(cls: type[Primitive]) -> dict[str, str]:
+    """Argument name -> field name, in order; a field with an alias is written by its alias."""
+    return {(f.alias or n): n for n, f in cls.model_fields.items()}
+
+
+def build_primitive(construct: Construct, ctx: Elaborator, path: str, edits: Edits) -> Primitive:
+    """The primitive that a constructor describes, after the edits of its fields.
+
+    Raises:
+        DetError: one diagnostic for each argument that is wrong.
+    """
+    assert isinstance(construct.target, PrimitiveRef)
+    cls = construct.target.cls
+    names = field_names(cls)
+    given = _named_args(construct, cls, names)
+    values: dict[str, Value] = {name: arg.value for name, arg in given.items()}
+    for name in names:
+        ctx.know(f"{path}.{name}" if path else name)
+        edit = settle(edits.of_field(name), f"{path}.{name}", ctx.report)
+        if edit is None:
+            continue
+        if not isinstance(edit.stmt, ast.SetStmt):
+            raise error("DET0406", f"`{name}` is a param of {cls.name}: only `set` changes it", edit.origin, "write `set`")
+        new = evaluate(edit.stmt.value, edit.scope)
+        values[name] = Value(new.data, new.origin, values.get(name))
+    for name, value in values.items():
+        if is_wire(value.data):
+            raise error(
+                "DET0313",
+                f"`{name}` of {cls.name} must be known at compile time",
+                value.origin,
+                f"this is a {kind_of(value)}, known only at run time",
+            )
+        ctx.decide(f"{path}.{name}", value)
+    values = {name: nested(v, ctx, f"{path}.{name}") for name, v in values.items()}
+    made = validate(cls, values, construct.origin)
+    for name, field in names.items():
+        if name not in values:
+            ctx.decide_default(f"{path}.{name}", getattr(made, field), construct.origin)
+    ctx.remember(made, {names[n]: v.origin for n, v in values.items()})
+    return made
+
+
+def nested(value: Value, ctx: Elaborator, path: str) -> Value:
+    """`value` with the primitives that it holds built (a step inside a step, a metric in a record)."""
+    data = value.data
+    if isinstance(data, PrimitiveRef):
+        data = Construct(data, (), value.origin)
+    if isinstance(data, Construct) and isinstance(data.target, PrimitiveRef):
+        return Value(build_primitive(data, ctx, path, Edits()), value.origin)
+    if isinstance(data, list):
+        return Value([nested(v, ctx, path) for v in data], value.origin, value.was)
+    if isinstance(data, dict):
+        return Value({k: nested(v, ctx, f"{path}.{k}") for k, v in data.items()}, value.origin, value.was)
+    return value
+
+
+def _named_args(construct: Construct, cls: type[Primitive], names: dict[str, str]) -> dict[str, BoundArg]:
+    given: dict[str, BoundArg] = {}
+    order = iter(names)
+    problems: list[Diagnostic] = []
+    for arg in construct.args:
+        name = arg.name
+        if name is None:
+            name = next((n for n in order if n not in given), None)
+            if name is None:
+                message = f"{cls.name} takes {len(names)} arguments, and {len(construct.args)} are given"
+                problems += error("DET0212", message, arg.origin, "one too many").diagnostics
+                break
+        elif name not in names:
+            near = closest(name, names)
+            span = arg.origin.span
+            before = span.source.text[: span.start].rstrip().removesuffix("=").rstrip()
+            fix = None
+            if near and before.endswith(name):
+                fix = Edit(Span(span.source, len(before) - len(name), len(before)), near)
+            problems += error(
+                "DET0207", f"{cls.name} has no argument `{name}`", arg.origin, suggest_argument(name, list(names)), fix=fix
+            ).diagnostics
+            continue
+        if name in given:
+            message = f"`{name}` is given twice"
+            problems += error("DET0207", message, arg.origin, "given again", secondary=[(given[name].origin, "first given here")]).diagnostics
+            continue
+        given[name] = arg
+    if problems:
+        raise DetError(*problems)
+    return given
+
+
+def validate(cls: type[Primitive], values: dict[str, Value], place: Origin) -> Primitive:
+    """Run pydantic and turn its findings into diagnostics on the arguments' places.
+
+    Raises:
+        DetError: with one diagnostic a wrong field.
+    """
+    names = field_names(cls)
+    data = {}
+    for name, value in values.items():
+        plain = raw(value)
+        annotation = cls.model_fields[names[name]].annotation
+        data[name] = _shape(plain, annotation)
+        if isinstance(plain, float) and _wants_int(annotation):
+            if abs(plain - round(plain)) > 1e-6 * max(1.0, abs(plain)):
+                raise error(
+                    "DET0308",
+                    f"`{name}` of {cls.name} must be a whole number, and {show(value)} is not",
+                    value.origin,
+                    f"this is {show(value)}",
+                    help="choose a factor for which it comes out whole, or round it: round(…)",
+                )
+            data[name] = round(plain)
+    try:
+        return cls.model_validate(data)
+    except ValidationError as problem:
+        found = [_finding(e, cls, values, place) for e in problem.errors(include_url=False)]
+        raise DetError(*{(d.code, d.message): d for d in found}.values()) from None
+
+
+def _finding(e: Any, cls: type[Primitive], values: dict[str, Value], place: Origin) -> Diagnostic:
+    loc = [str(x) for x in e["loc"]]
+    name = loc[0] if loc else ""
+    code = _CODES.get(e["type"], "DET0301")
+    if e["type"] == "missing":
+        return error("DET0208", f"{cls.name} needs the argument `{name}`", place, f"`{name}` is missing here").diagnostics[0]
+    value = values.get(name)
+    if value is None:
+        return error(code, f"{cls.name}: {e['msg']}", place, "built here").diagnostics[0]
+    expected = e.get("ctx", {}).get("expected")
+    limits = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
+    if e["type"] == "literal_error":
+        options = str(expected).replace("'", '"')
+        message = f"`{name}` of {cls.name} must be {options}, not {show(value)}"
+    elif e["type"] in limits:
+        bound = next(iter(e["ctx"].values()))
+        message = f"`{name}` of {cls.name} must be {limits[e['type']]} {bound}, and is {show(value)}"
+    elif e["type"] == "value_error":
+        message = f"`{name}` of {cls.name}: {str(e['ctx'].get('error', e['msg']))}"
+    elif e["type"] in ("too_short", "too_long"):
+        message = f"`{name}` of {cls.name}: {e['msg'][0].lower()}{e['msg'][1:]}"
+    else:
+        wanted = _annotation_text(cls.model_fields[field_names(cls)[name]].annotation)
+        message = f"`{name}` of {cls.name} must be {wanted}, not {show(value)} ({kind_of(value)})"
+    return error(code, message, value.origin, show(value)).diagnostics[0]
+
+
+def _annotation_text(annotation: Any) -> str:
+    names = {int: "int", float: "float", str: "str", bool: "bool", Size: "size", Quantity: "quantity", Rate: "rate", type(None): "none"}
+    if annotation in names:
+        return names[annotation]
+    origin = typing.get_origin(annotation)
+    args = typing.get_args(annotation)
+    if origin in (Union, pytypes.UnionType):
+        return " or ".join(dict.fromkeys(_annotation_text(a) for a in args))
+    if origin is typing.Literal:
+        return " or ".join(show(a) for a in args)
+    if origin is typing.Annotated:
+        return _annotation_text(args[0])
+    if origin in (list, tuple):
+        inner = next((a for a in args if a is not Ellipsis), None)
+        return "a list" + (f" of {_annotation_text(inner)}" if inner is not None else "")
+    if origin is dict:
+        return "a record"
+    return getattr(annotation, "__name__", str(annotation)).lower()
+
+
+def _wants_int(annotation: Any) -> bool:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _wants_int(args[0])
+    if origin in (Union, pytypes.UnionType):
+        return any(_wants_int(a) for a in args) and float not in args
+    return annotation is int
+
+
+def _shape(data: Any, annotation: Any) -> Any:
+    """Lists become tuples, and records or plain numbers what the annotation wants."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _shape(data, args[0])
+    if origin in (Union, pytypes.UnionType):
+        for option in args:
+            made = _shape(data, option)
+            if _fits(made, option):
+                return made
+        return data
+    if origin is tuple and isinstance(data, list):
+        inner = args[0] if args else Any
+        many = len(args) == 2 and args[1] is Ellipsis
+        return tuple(_shape(x, inner if many or not args else args[min(i, len(args) - 1)]) for i, x in enumerate(data))
+    if origin is list and isinstance(data, list):
+        return [_shape(x, args[0] if args else Any) for x in data]
+    if annotation is Rate and isinstance(data, (int, float)) and not isinstance(data, bool):
+        return Rate(float(data))
+    if annotation is Size and isinstance(data, int) and not isinstance(data, bool):
+        return Size(data, data)
+    if isinstance(annotation, type) and issubclass(annotation, Primitive) and isinstance(data, Construct):
+        return data
+    return data
+
+
+def _fits(data: Any, annotation: Any) -> bool:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _fits(data, args[0])
+    if annotation is None or annotation is type(None):
+        return data is None
+    if origin is typing.Literal:
+        return data in args
+    if origin is not None:
+        return isinstance(data, origin)
+    if annotation is float:
+        return isinstance(data, (int, float)) and not isinstance(data, bool)
+    return isinstance(annotation, type) and isinstance(data, annotation)
+
+
+def default_of(cls: type[Primitive], name: str) -> Any:
+    """A field's default, or None if it has none."""
+    field = cls.model_fields[field_names(cls)[name]]
+    value = field.get_default(call_default_factory=True)
+    return None if value is PydanticUndefined else value
+
+
+__all__ = ["Labels", "build_primitive", "default_of", "field_names", "validate"]

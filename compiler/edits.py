@@ -1,0 +1,201 @@
+"""Edits: `set`, `replace`, `remove`, `insert`, `tie`, and the claims that they make on a tree.
+
+Every edit is collected before the tree that it edits is built, and applied where its path arrives. Layers are
+ordered from the innermost `extends` to the command line; within one layer, patches come before the body, and two
+patches that claim one path are a conflict unless the body settles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from detc.compiler.evaluate import Scope, evaluate
+from detc.compiler.values import Span1, raw, show
+from detc.dsl import ast
+from detc.dsl.diagnostics import Report, did_you_mean, error
+from detc.dsl.source import Origin
+
+BODY = "<body>"
+
+
+@dataclass
+class Claim:
+    """What is shared by all copies of one edit on its way down: whether it arrived somewhere."""
+
+    text: str
+    origin: Origin
+    kind: str
+    hits: int = 0
+    excused: bool = False
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A path step: a name, and which indices it selects (None: no index written, "*": all)."""
+
+    name: str
+    select: tuple[Any, ...] | str | None = None
+
+    def matches(self, name: str, index: tuple[int, ...]) -> bool:
+        """True if this step selects the node `name[index]`."""
+        if name != self.name and self.name != "*":
+            return False
+        if self.select is None:
+            return not index
+        if self.select == "*":
+            return bool(index)
+        assert isinstance(self.select, tuple)
+        if len(index) > 1:
+            return len(self.select) == len(index) and all(_selects(s, i) for s, i in zip(self.select, index, strict=True))
+        return len(index) == 1 and any(_selects(s, index[0]) for s in self.select)
+
+    def __str__(self) -> str:
+        if self.select is None:
+            return self.name
+        inner = "*" if self.select == "*" else ", ".join(show(s) for s in self.select)
+        return f"{self.name}[{inner}]"
+
+
+def _selects(selector: Any, index: int) -> bool:
+    if isinstance(selector, Span1):
+        return index in selector.indices(10**6)
+    return selector == index
+
+
+@dataclass(frozen=True)
+class Active:
+    """An edit at some node, with what is left of its path below that node."""
+
+    stmt: ast.Stmt
+    path: tuple[Segment, ...]
+    scope: Scope
+    origin: Origin
+    claim: Claim
+    layer: int = 0
+    source: str = BODY
+
+    @property
+    def last(self) -> Segment | None:
+        """The only step left, or None if more or fewer are left."""
+        return self.path[0] if len(self.path) == 1 else None
+
+    def enter(self) -> Active:
+        """This edit one step further down."""
+        return replace(self, path=self.path[1:])
+
+
+@dataclass
+class Edits:
+    """All edits that concern one node and what lies below it, innermost layer first."""
+
+    items: list[Active] = field(default_factory=list)
+
+    def into(self, name: str, index: tuple[int, ...] = ()) -> tuple[list[Active], Edits]:
+        """Edits of the child `name[index]` itself, and those of what lies below it."""
+        arrived = [e.enter() for e in self.items if e.path and e.path[0].matches(name, index)]
+        return [e for e in arrived if not e.path], Edits([e for e in arrived if e.path])
+
+    def of_field(self, name: str) -> list[Active]:
+        """Edits whose last step is the plain name `name`."""
+        return [e for e in self.items if e.last is not None and e.last == Segment(name)]
+
+
+def path_segments(path: ast.Path, scope: Scope) -> tuple[Segment, ...]:
+    """The steps of a written path, with its indices evaluated."""
+    steps = [Segment(path.head)]
+    for part in path.segments:
+        if part.name is not None:
+            steps.append(Segment(part.name))
+        elif part.every:
+            steps[-1] = replace(steps[-1], select="*")
+        else:
+            picked = []
+            for item in part.indices:
+                value = evaluate(item, scope)
+                if isinstance(value.data, list):
+                    picked += raw(value)
+                else:
+                    picked.append(value.data if isinstance(value.data, Span1) else raw(value))
+            steps[-1] = replace(steps[-1], select=tuple(picked))
+    return tuple(steps)
+
+
+def edit_path(stmt: ast.Stmt) -> ast.Path:
+    """The path that an edit statement names."""
+    assert isinstance(stmt, ast.EDITS)
+    return stmt.path
+
+
+KINDS = {
+    ast.SetStmt: "set",
+    ast.ReplaceStmt: "replace",
+    ast.RemoveStmt: "remove",
+    ast.InsertStmt: "insert",
+    ast.TieStmt: "tie",
+}
+
+
+def activate(stmt: ast.Stmt, scope: Scope, layer: int, source: str, prefix: tuple[Segment, ...] = ()) -> Active:
+    """A written edit as an active one."""
+    path = prefix + path_segments(edit_path(stmt), scope)
+    origin = Origin(stmt.span, scope.via)
+    text = ".".join(map(str, path))
+    return Active(stmt, path, scope, origin, Claim(text, origin, KINDS[type(stmt)]), layer, source)
+
+
+def settle(edits: Sequence[Active], what: str, report: Report) -> Active | None:
+    """The edit that wins among those that write one thing; reports conflicts (DET0402).
+
+    The outermost layer wins; within a layer the body wins over patches; two patches, or two statements of one
+    body, conflict.
+    """
+    if not edits:
+        return None
+    for e in edits:
+        e.claim.hits += 1
+    top = max(e.layer for e in edits)
+    same = [e for e in edits if e.layer == top]
+    body = [e for e in same if e.source == BODY]
+    rivals = body or same
+    if len(rivals) > 1:
+        first, second = rivals[0], rivals[1]
+        where = "twice in one body" if body else f"by the patches {first.source} and {second.source}"
+        report.add(
+            *error(
+                "DET0402",
+                f"`{what}` is written {where}",
+                second.origin,
+                "written again here",
+                secondary=[(first.origin, "first written here")],
+                help=None if body else f"settle it by writing `{what}` in the body yourself",
+            ).diagnostics
+        )
+    return rivals[-1]
+
+
+def unmatched(edits: Sequence[Active], known: Sequence[str], report: Report, prefix: str = "") -> None:
+    """Report every edit whose path arrived nowhere (DET0401)."""
+    seen: set[int] = set()
+    for edit in edits:
+        claim = edit.claim
+        if claim.hits or claim.excused or id(claim) in seen:
+            continue
+        seen.add(id(claim))
+        full = claim.text
+        candidates = [k.removeprefix(prefix) for k in known]
+        tail = full.rsplit(".", 1)[-1]
+        same_tail = [k for k in candidates if k.rsplit(".", 1)[-1] == tail]
+        hint = did_you_mean(full, candidates) or did_you_mean(full, same_tail)
+        if not hint and same_tail:
+            hint = f"; there is `{same_tail[0]}`"
+        report.add(
+            *error(
+                "DET0401",
+                f"`{claim.kind} {full}` matches nothing",
+                Origin(edit_path(edit.stmt).span, edit.scope.via),
+                "no such path" + hint,
+                help="an edit has to hit something that exists; `detc graph` lists the paths",
+            ).diagnostics
+        )

@@ -1,0 +1,285 @@
+"""Bodies of `data`, `train`, `target` and `run`: fields, record blocks, named steps, pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from detc.compiler.build_op import build_primitive
+from detc.compiler.edits import Active, Edits, Segment, activate, settle
+from detc.compiler.elaborate import Elaborator
+from detc.compiler.evaluate import evaluate, interpolate, truth
+from detc.compiler.params import Instance, ParamScope, Thunk
+from detc.compiler.primitives import Primitive
+from detc.compiler.spec import NamedStep, Step
+from detc.compiler.values import Construct, PrimitiveRef, Value, kind_of, show
+from detc.dsl import ast
+from detc.dsl.diagnostics import DetError, did_you_mean, error
+from detc.dsl.source import Origin
+
+
+@dataclass(eq=False)
+class Block:
+    """A labelled or special sub-block with the scope that it is written in."""
+
+    stmt: ast.SubBlock
+    scope: ParamScope
+
+
+class Body:
+    """The resolved fields of one `data`, `train` or `target` instance."""
+
+    def __init__(self, instance: Instance, records: tuple[str, ...] = (), blocks: tuple[str, ...] = ()) -> None:
+        self.instance, self.ctx = instance, instance.ctx
+        self.fields: dict[str, Thunk] = {}
+        self.blocks: list[Block] = []
+        self.at: list[tuple[ast.AtStmt, ParamScope]] = []
+        self._records, self._block_kinds = records, blocks
+        for depth in reversed(range(len(instance.chain))):
+            scope = ParamScope(instance, depth, self.fields)
+            self._read(instance.chain[depth].decl.body, scope)
+            for patch in instance.chain[depth].patches:
+                self._read(patch.decl.body, scope)
+
+    def _read(self, body: tuple[ast.Stmt, ...], scope: ParamScope) -> None:
+        for stmt in body:
+            try:
+                self._statement(stmt, scope)
+            except DetError as problem:
+                self.ctx.report.add(*problem.diagnostics)
+
+    def _statement(self, stmt: ast.Stmt, scope: ParamScope) -> None:
+        kind = self.instance.chain[0].decl.kind
+        match stmt:
+            case ast.WireStmt():
+                for target in stmt.targets:
+                    self._field(target.name, stmt.value, scope, target.span)
+            case ast.LetStmt():
+                self._field(stmt.name, stmt.value, scope, stmt.span)
+            case ast.WhenStmt():
+                self._read(stmt.body if truth(evaluate(stmt.condition, scope)) else stmt.otherwise, scope)
+            case ast.WhereStmt():
+                if not truth(evaluate(stmt.condition, scope)):
+                    raise error(
+                        "DET0305",
+                        interpolate(stmt.message, scope),
+                        self.instance.construct.origin,
+                        "instantiated here",
+                        secondary=[(stmt.condition.span, "required here")],
+                    )
+            case ast.AtStmt():
+                self.at.append((stmt, scope))
+            case ast.SubBlock() if stmt.kind in self._block_kinds:
+                self.blocks.append(Block(stmt, scope))
+            case ast.SubBlock() if stmt.label is None and (not self._records or stmt.kind in self._records):
+                self._record(stmt, scope)
+            case ast.SubBlock():
+                legal = [*self._block_kinds, *self._records]
+                message = f"a `{stmt.kind}` block does not belong into a {kind} declaration"
+                raise error("DET0706", message, stmt.span, "not legal here" + did_you_mean(stmt.kind, legal))
+            case _ if isinstance(stmt, ast.EDITS):
+                pass
+            case _:
+                word = type(stmt).__name__.removesuffix("Stmt").lower()
+                raise error("DET0706", f"`{word}` does not belong into a {kind} declaration", stmt.span, "not legal here")
+
+    def _field(self, name: str, expr: ast.Expr, scope: ParamScope, span: Any) -> None:
+        if name in self.fields:
+            raise error(
+                "DET0307",
+                f"`{name}` is given twice",
+                span,
+                "given again here",
+                secondary=[(self.fields[name].span, "first given here")],
+                help=f"to change what a base says, write: set {name} = …",
+            )
+        self.fields[name] = self._thunk((name,), expr, scope, span)
+
+    def _thunk(self, path: tuple[str, ...], expr: ast.Expr, scope: ParamScope, span: Any) -> Thunk:
+        text = ".".join(path)
+        self.ctx.know(text)
+
+        def compute() -> Value:
+            here = self.instance.edits
+            for part in path[:-1]:
+                here = here.into(part)[1]
+            edit = settle(here.of_field(path[-1]), text, self.ctx.report)
+            if edit is not None and isinstance(edit.stmt, ast.SetStmt):
+                new = evaluate(edit.stmt.value, edit.scope)
+                value = Value(new.data, new.origin, None)
+            else:
+                value = evaluate(expr, scope)
+            self.ctx.decide(text, value)
+            return value
+
+        return Thunk(text, compute, span, self.ctx.report)
+
+    def _record(self, stmt: ast.SubBlock, scope: ParamScope) -> None:
+        name = stmt.kind
+        before = self.fields.get(name)
+        thunks: dict[str, Thunk] = {}
+        for s in stmt.body:
+            if isinstance(s, ast.WireStmt):
+                for t in s.targets:
+                    thunks[t.name] = self._thunk((name, t.name), s.value, scope, t.span)
+            elif isinstance(s, ast.StepStmt):
+                thunks[s.name] = self._thunk((name, s.name), s.value, scope, s.span)
+            elif not isinstance(s, ast.EDITS):
+                raise error("DET0706", f"a `{name}` block holds fields: name = value", s.span, "not a field")
+
+        def compute() -> Value:
+            old: Mapping[str, Value] = before.get().data if before is not None else {}
+            return Value({**old, **{k: t.get() for k, t in thunks.items()}}, Origin(stmt.span, scope.via))
+
+        self.fields[name] = Thunk(name, compute, stmt.span, self.ctx.report)
+
+    def value(self, name: str) -> Value | None:
+        """A field's value, or None if it is not given."""
+        return self.fields[name].get() if name in self.fields else None
+
+    def check_known(self, known: tuple[str, ...], kind: str) -> None:
+        """Report fields that a declaration of this kind does not have (DET0704)."""
+        for name, thunk in self.fields.items():
+            if name not in known:
+                self.ctx.report.add(
+                    *error(
+                        "DET0704",
+                        f"a {kind} declaration has no field `{name}`",
+                        thunk.span,
+                        "unknown field" + did_you_mean(name, known),
+                    ).diagnostics
+                )
+
+
+def primitive(value: Value, base: type, ctx: Elaborator, path: str, edits: Edits, what: str) -> Any:
+    """Build the primitive that `value` describes.
+
+    Raises:
+        DetError: DET0301 if it is no such thing.
+    """
+    data = value.data
+    if isinstance(data, PrimitiveRef):
+        data = Construct(data, (), value.origin)
+    if not isinstance(data, Construct) or not isinstance(data.target, PrimitiveRef) or not issubclass(data.target.cls, base):
+        shown = f"`{data.name}`" if isinstance(data, Construct) else f"a {kind_of(value)}"
+        raise error("DET0601" if base is Step else "DET0301", f"{what} is wanted here, not {shown}", value.origin, show(value))
+    return build_primitive(data, ctx, path, edits)
+
+
+@dataclass(eq=False)
+class _Pending:
+    name: str
+    value: ast.Expr
+    scope: Any
+    origin: Origin
+    edits: Edits
+
+
+def pipelines(body: Body) -> dict[str, tuple[NamedStep, ...]]:
+    """The pipelines of a data declaration, by name, after all edits."""
+    ctx = body.ctx
+    pending: dict[str, list[_Pending]] = {}
+    derived: list[Block] = []
+    for block in body.blocks:
+        stmt = block.stmt
+        name = str(stmt.label) if stmt.label is not None else "train"
+        steps = [s for s in stmt.body if isinstance(s, ast.StepStmt)]
+        edits = [s for s in stmt.body if isinstance(s, ast.EDITS)]
+        for s in stmt.body:
+            if s not in steps and s not in edits:
+                ctx.report.add(*error("DET0706", "a pipeline holds steps: name: Step(…)", s.span, "not a step").diagnostics)
+        if stmt.base is not None:
+            derived.append(block)
+            continue
+        if steps and edits:
+            ctx.report.add(
+                *error("DET0706", "a pipeline block either lists steps or edits them", edits[0].span, "an edit among steps").diagnostics
+            )
+        if edits and not steps:
+            if name not in pending:
+                label = "no such pipeline" + did_you_mean(name, pending)
+                ctx.report.add(*error("DET0407", f"there is no pipeline `{name}` to edit", stmt.span, label).diagnostics)
+            continue
+        pending[name] = _unique_steps(ctx, steps, block)
+    for name, items in pending.items():
+        here = body.instance.edits.into("pipeline")[1].into(name)[1]
+        for p in items:
+            ctx.know(f"pipeline.{name}.{p.name}")
+        pending[name] = _edit_steps(ctx, name, items, here.items)
+    for block in derived:
+        stmt = block.stmt
+        assert stmt.base is not None
+        if stmt.base.name not in pending:
+            label = "no such pipeline" + did_you_mean(stmt.base.name, pending)
+            ctx.report.add(*error("DET0407", f"there is no pipeline `{stmt.base.name}`", stmt.base.span, label).diagnostics)
+            continue
+        layer = ctx.next_layer()
+        actives = [activate(s, block.scope, layer, "<body>") for s in stmt.body if isinstance(s, ast.EDITS)]
+        outer = body.instance.edits.into("pipeline")[1].into(str(stmt.label))[1].items
+        base = [_Pending(p.name, p.value, p.scope, p.origin, Edits(list(p.edits.items))) for p in pending[stmt.base.name]]
+        base += _unique_steps(ctx, [s for s in stmt.body if isinstance(s, ast.StepStmt)], block)
+        pending[str(stmt.label)] = _edit_steps(ctx, str(stmt.label), base, [*actives, *outer])
+        for a in actives:
+            if not a.claim.hits:
+                names = [p.name for p in base]
+                label = "no such step" + did_you_mean(a.path[0].name, names)
+                ctx.report.add(*error("DET0407", f"`{a.claim.kind} {a.claim.text}` names no step", a.origin, label).diagnostics)
+    return {name: _build(ctx, name, items) for name, items in pending.items()}
+
+
+def _unique_steps(ctx: Elaborator, steps: list[ast.StepStmt], block: Block) -> list[_Pending]:
+    items: list[_Pending] = []
+    for s in steps:
+        if any(p.name == s.name for p in items):
+            ctx.report.add(*error("DET0205", f"the step `{s.name}` is there twice", s.span, "named again here").diagnostics)
+        items.append(_Pending(s.name, s.value, block.scope, Origin(s.span, block.scope.via), Edits()))
+    return items
+
+
+def _edit_steps(ctx: Elaborator, pipeline: str, items: list[_Pending], edits: list[Active]) -> list[_Pending]:
+    """Apply insert, remove, replace and set, found by step name."""
+    result = list(items)
+    for e in sorted(edits, key=lambda e: e.layer):
+        if not e.path:
+            continue
+        name = e.path[0].name
+        at = next((i for i, p in enumerate(result) if p.name == name), None)
+        if at is None:
+            if any(p.name == name for p in items):
+                e.claim.hits += 1
+                message = f"`{e.claim.kind}` edits the step `{name}` that another edit removes"
+                ctx.report.add(*error("DET0402", message, e.origin, "the step is gone here").diagnostics)
+            continue
+        if len(e.path) > 1:
+            step = result[at]
+            result[at] = _Pending(step.name, step.value, step.scope, step.origin, Edits([*step.edits.items, e.enter()]))
+            continue
+        e.claim.hits += 1
+        if isinstance(e.stmt, ast.RemoveStmt):
+            result.pop(at)
+        elif isinstance(e.stmt, ast.ReplaceStmt):
+            result[at] = _Pending(name, e.stmt.value, e.scope, e.origin, Edits())
+        elif isinstance(e.stmt, ast.InsertStmt):
+            new = _Pending(e.stmt.step.name, e.stmt.step.value, e.scope, e.origin, Edits())
+            if any(p.name == new.name for p in result):
+                ctx.report.add(*error("DET0205", f"the step `{new.name}` is there already", e.origin, "inserted here").diagnostics)
+            result.insert(at + (e.stmt.where == "after"), new)
+        else:
+            ctx.report.add(*error("DET0406", f"`{name}` is a step: set one of its fields", e.origin, f"write {name}.…").diagnostics)
+    return result
+
+
+def _build(ctx: Elaborator, pipeline: str, items: list[_Pending]) -> tuple[NamedStep, ...]:
+    built = []
+    for p in items:
+        try:
+            value = evaluate(p.value, p.scope)
+            step = primitive(value, Step, ctx, f"pipeline.{pipeline}.{p.name}", p.edits, f"the step `{p.name}`: a data step")
+            built.append(NamedStep(p.name, step, p.origin))
+        except DetError as problem:
+            ctx.report.add(*problem.diagnostics)
+    return tuple(built)
+
+
+__all__ = ["Active", "Body", "Primitive", "Segment", "pipelines", "primitive"]

@@ -1,0 +1,510 @@
+"""Running a component's body once, for one phase and one set of inputs: statements become graph nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from detc.compiler import arith, apply
+from detc.compiler.edits import Active, Edits, settle
+from detc.compiler.evaluate import Inputs, Scope, evaluate, interpolate, iterate, origin_of, truth
+from detc.compiler.graph import Loss
+from detc.compiler.handles import NodeArray, NodeHandle, make_handle
+from detc.compiler.params import Instance, ParamScope, Thunk
+from detc.compiler.template import phase_of_names
+from detc.compiler.typecheck import check_port, type_text
+from detc.compiler.values import (
+    POISON,
+    Bundle,
+    Poisoned,
+    Value,
+    Wire,
+    WireArray,
+    elements,
+    is_wire,
+    kind_of,
+    show,
+    wires_of,
+)
+from detc.dsl import ast
+from detc.dsl.diagnostics import WARNING, DetError, Edit, closest, did_you_mean, error
+from detc.dsl.source import Origin, Span
+
+if TYPE_CHECKING:
+    from detc.compiler.elaborate import Elaborator
+
+PHASES = ("train", "infer")
+
+
+@dataclass(eq=False)
+class Slot:
+    """A name defined in a frame: a value or an array, with the place of its definition."""
+
+    value: Value | None = None
+    array: WireArray | None = None
+    span: Span | None = None
+    places: dict[tuple[int, ...], Span] = field(default_factory=dict)
+    read: bool = False
+
+
+class Frame:
+    """One application of a component instance."""
+
+    def __init__(self, instance: Instance, caller: Frame | None, call: Origin) -> None:
+        self.instance, self.caller, self.call = instance, caller, call
+        self.ctx: Elaborator = instance.ctx
+        self.path = instance.path
+        self.names: dict[str, Slot] = {}
+        self.lets: list[dict[str, Thunk]] = [{} for _ in instance.chain]
+        self.nodes: dict[str, NodeHandle | NodeArray] = {}
+        self.outputs: dict[str, Value] = {}
+        self.scopes = [BodyScope(self, depth) for depth in range(len(instance.chain))]
+
+    # --- running ---
+
+    def run(self, inputs: Inputs) -> Value:
+        """Run the body on `inputs`; return the output, or a bundle of several.
+
+        Raises:
+            DetError: for what abandons the whole application (inputs that do not bind).
+        """
+        self._bind_inputs(inputs)
+        for depth in reversed(range(len(self.instance.chain))):
+            self._execute(self.instance.chain[depth].decl.body, self.scopes[depth], "")
+        if not self.outputs:
+            return Value(POISON if self.ctx.report.errors else Bundle(self.instance.name, {}), self.call)
+        if len(self.outputs) == 1:
+            return next(iter(self.outputs.values()))
+        return Value(Bundle(self.instance.name, dict(self.outputs)), self.call)
+
+    def ports(self) -> list[ast.InPort]:
+        """Input ports in this phase, bases first."""
+        found: dict[str, ast.InPort] = {}
+        for level in reversed(self.instance.chain):
+            for stmt in _phase_statements(level.decl.body, self.ctx.phase):
+                if isinstance(stmt, ast.InPort):
+                    found.setdefault(stmt.name, stmt)
+        return list(found.values())
+
+    def _bind_inputs(self, inputs: Inputs) -> None:
+        ports = {p.name: p for p in self.ports()}
+        given: dict[str, Value] = {}
+        free = [n for n in ports if all(n != name for name, _ in inputs)]
+        positional = [v for name, v in inputs if name is None]
+        if len(positional) == 1 and isinstance(positional[0].data, Bundle) and len(ports) > 1:
+            fields = positional[0].data.fields
+            matching = {k: v for k, v in fields.items() if k in ports}
+            if len(matching) > 1:
+                given.update(matching)
+                positional, free = [], []
+        if len(positional) > len(free):
+            raise error(
+                "DET0309",
+                f"{self.instance.name} takes {len(ports)} inputs, and {len(inputs)} are given",
+                self.call,
+                "applied here",
+                secondary=[(p.span, "input declared here") for p in list(ports.values())[:2]],
+            )
+        given.update(zip(free, positional, strict=False))
+        for name, value in inputs:
+            if name is None:
+                continue
+            if name not in ports:
+                label = "no such input" + did_you_mean(name, ports)
+                raise error("DET0207", f"{self.instance.name} has no input `{name}`", self.call, label)
+            given[name] = value
+        for name, port in ports.items():
+            value = given.get(name)
+            if value is None:
+                value = self._from_outside(name)
+            if value is None:
+                raise error(
+                    "DET0309",
+                    f"the input `{name}` of {self.instance.name} is not given, and there is no wire `{name}` here",
+                    self.call,
+                    "applied here",
+                    secondary=[(port.span, "declared here")],
+                    help=f"pass it: (…, {name} = …) -> …, or name a wire `{name}`",
+                )
+            if value.data is POISON:
+                raise Poisoned
+            value = check_port(value, port.type, name, self.instance.name, self.call, port.span)
+            self.names[name] = Slot(value, span=port.span, read=True)
+
+    def _from_outside(self, name: str) -> Value | None:
+        frame = self.caller
+        while frame is not None:
+            slot = frame.names.get(name)
+            if slot is not None:
+                slot.read = True
+                return slot.value if slot.value is not None else Value(slot.array, self.call)
+            frame = frame.caller
+        return None
+
+    def _execute(self, body: Sequence[ast.Stmt], scope: Scope, phase: str) -> None:
+        for stmt in body:
+            try:
+                self._statement(stmt, scope, phase)
+            except DetError as problem:
+                self.ctx.report.add(*problem.diagnostics)
+                self._poison(stmt, scope)
+            except Poisoned:
+                self._poison(stmt, scope)
+
+    def _statement(self, stmt: ast.Stmt, scope: Any, phase: str) -> None:
+        match stmt:
+            case ast.WireStmt():
+                self._wire(stmt, scope)
+            case ast.NodeStmt():
+                self._node(stmt, scope)
+            case ast.LetStmt():
+                self._let(stmt, scope)
+            case ast.RepeatStmt():
+                for item in iterate(evaluate(stmt.iterable, scope), origin_of(stmt.iterable, scope)):
+                    self._execute(stmt.body, scope.inner(stmt.name, item), phase)
+            case ast.WhenStmt():
+                chosen = stmt.body if truth(evaluate(stmt.condition, scope)) else stmt.otherwise
+                self._execute(chosen, scope, phase)
+            case ast.WhereStmt():
+                self._where(stmt, scope)
+            case ast.SubBlock() if stmt.kind in PHASES and stmt.label is None:
+                if phase and stmt.kind != phase:
+                    raise error("DET0501", f"an `{stmt.kind}` block inside `{phase}`", stmt.span, "phases do not nest")
+                if stmt.kind == self.ctx.phase:
+                    self._execute(stmt.body, scope, stmt.kind)
+            case ast.SubBlock():
+                message = f"a `{stmt.kind}` block does not belong into a component"
+                raise error("DET0706", message, stmt.span, "not legal here" + did_you_mean(stmt.kind, PHASES))
+            case ast.LossStmt():
+                self._loss(stmt, scope, phase)
+            case ast.OutPort():
+                self._output(stmt, scope)
+            case ast.InPort():
+                pass
+            case _ if isinstance(stmt, ast.EDITS):
+                pass
+            case _:
+                message = f"a `{_word(stmt)}` statement does not belong into a component"
+                raise error("DET0706", message, stmt.span, "not legal here")
+
+    def _poison(self, stmt: ast.Stmt, scope: Scope) -> None:
+        """After a failure: what the statement would have defined is an error value."""
+        bad = Value(POISON, Origin(stmt.span, scope.via))
+        targets: list[ast.Target] = []
+        if isinstance(stmt, ast.WireStmt):
+            targets = list(stmt.targets)
+        elif isinstance(stmt, ast.NodeStmt):
+            targets = [stmt.target]
+        elif isinstance(stmt, ast.OutPort):
+            self.outputs[stmt.name] = bad
+        elif isinstance(stmt, (ast.RepeatStmt, ast.WhenStmt)):
+            for name in phase_of_names((stmt,)):
+                self.names.setdefault(name, Slot(bad, span=stmt.span, read=True))
+            self.ctx.excuse()
+        for target in targets:
+            slot = self.names.get(target.name)
+            if slot is not None and slot.array is not None:
+                slot.array.broken = True
+            elif slot is None and target.indices and isinstance(stmt, ast.WireStmt):
+                self.names[target.name] = Slot(array=WireArray(target.name, broken=True), span=target.span, read=True)
+            elif slot is None:
+                self.names[target.name] = Slot(bad, span=target.span, read=True)
+            if isinstance(stmt, ast.NodeStmt):
+                self.names[target.name] = Slot(bad, span=target.span, read=True)
+                self.ctx.excuse()
+
+    # --- statements ---
+
+    def _index(self, target: ast.Target, scope: Scope) -> tuple[int, ...]:
+        return tuple(arith.whole(evaluate(i, scope), "an index") for i in target.indices)
+
+    def define(self, target: ast.Target, value: Value, scope: Scope) -> None:
+        """Assign a wire once.
+
+        Raises:
+            DetError: DET0307 if it is assigned already.
+        """
+        name, index = target.name, self._index(target, scope)
+        slot = self.names.get(name)
+        if slot is None:
+            taken = name in self.nodes or self.instance.param(name) is not None if name in self._fixed() else False
+            if taken:
+                raise error("DET0205", f"`{name}` is a node or a param already", target.span, "assigned here")
+            slot = self.names[name] = Slot(span=target.span)
+        if slot.value is not None and slot.value.data is POISON:
+            return
+        before = slot.places.get(index) if index else (slot.span if slot.value is not None else None)
+        clash = (index and slot.value is not None) or (not index and slot.array is not None)
+        if before is not None or clash:
+            shown = name + (f"[{', '.join(map(str, index))}]" if index else "")
+            raise error(
+                "DET0307",
+                f"`{shown}` is assigned twice",
+                Origin(target.span, scope.via),
+                "assigned again here",
+                secondary=[(before or slot.span, "first assigned here")],
+                help="a wire is assigned once; give the second value another name",
+            )
+        if not index:
+            slot.value, slot.span = value, target.span
+            return
+        if slot.array is None:
+            slot.array = WireArray(name)
+        slot.array.items[index] = value
+        slot.places[index] = target.span
+
+    def _fixed(self) -> set[str]:
+        return {*self.nodes, *self.instance.param_names()}
+
+    def _wire(self, stmt: ast.WireStmt, scope: Scope) -> None:
+        value = evaluate(stmt.value, scope)
+        if len(stmt.targets) == 1:
+            self.define(stmt.targets[0], value, scope)
+            return
+        parts = _unpack(value)
+        if parts is None or len(parts) != len(stmt.targets):
+            found = "one value" if parts is None else f"{len(parts)} values"
+            raise error(
+                "DET0309",
+                f"{len(stmt.targets)} names on the left, and {found} on the right",
+                origin_of(stmt.value, scope),
+                f"this is a {kind_of(value)}",
+            )
+        for target, part in zip(stmt.targets, parts, strict=True):
+            self.define(target, part, scope)
+
+    def _let(self, stmt: ast.LetStmt, scope: Any) -> None:
+        lets = self.lets[scope.level]
+        if stmt.name in lets and lets[stmt.name].span == stmt.span:
+            del lets[stmt.name]
+        if stmt.name in lets or stmt.name in self.names:
+            raise error("DET0205", f"`{stmt.name}` is already defined", stmt.span, "defined again here")
+        lets[stmt.name] = Thunk(stmt.name, lambda: evaluate(stmt.value, scope), stmt.span, self.ctx.report)
+
+    def _where(self, stmt: ast.WhereStmt, scope: Scope) -> None:
+        if truth(evaluate(stmt.condition, scope)):
+            return
+        raise error(
+            "DET0305",
+            interpolate(stmt.message, scope),
+            self.instance.construct.origin,
+            "instantiated here",
+            secondary=[(Origin(stmt.condition.span), "required here")],
+        )
+
+    def _node(self, stmt: ast.NodeStmt, scope: Scope) -> None:
+        name, index = stmt.target.name, self._index(stmt.target, scope)
+        array = self.nodes.get(name)
+        if index and array is None:
+            array = self.nodes[name] = NodeArray(name, {})
+        if name in self.names or (not index and array is not None) or isinstance(array, NodeHandle):
+            raise error("DET0205", f"the node `{name}` is declared twice", stmt.target.span, "declared again here")
+        if isinstance(array, NodeArray) and index in array.items:
+            shown = f"{name}[{', '.join(map(str, index))}]"
+            message = f"the node `{shown}` is declared twice"
+            raise error("DET0205", message, Origin(stmt.target.span, scope.via), "declared again here")
+        handle = make_handle(self, stmt, name, index, scope)
+        if isinstance(array, NodeArray):
+            array.items[index] = handle
+        else:
+            self.nodes[name] = handle
+
+    def _loss(self, stmt: ast.LossStmt, scope: Scope, phase: str) -> None:
+        if phase != "train":
+            raise error(
+                "DET0503",
+                "a loss belongs into a `train` block",
+                Origin(stmt.span, scope.via),
+                "not in train { … }",
+                help="wrap it: train { loss … }",
+            )
+        index = self._index(stmt.target, scope)
+        own, below = self.instance.edits.into("loss")[1].into(stmt.target.name, index)
+        name = _path(self.path, stmt.target.name, index)
+        self.ctx.know(f"loss.{name}")
+        self.ctx.know(f"loss.{name}.weight")
+        if (removed := settle(own, name, self.ctx.report)) is not None and isinstance(removed.stmt, ast.RemoveStmt):
+            return
+        weight = 1.0
+        for arg in stmt.args:
+            if arg.name != "weight":
+                raise error("DET0207", f"a loss has no argument `{arg.name}`", arg.span, "a loss takes `weight`")
+            weight = self._number(evaluate(arg.value, scope))
+        edit = settle(below.of_field("weight"), f"loss.{name}.weight", self.ctx.report)
+        if edit is not None and isinstance(edit.stmt, ast.SetStmt):
+            weight = self._number(evaluate(edit.stmt.value, edit.scope))
+        value = evaluate(stmt.value, scope)
+        if not isinstance(value.data, Wire) or getattr(value.data.type, "shape", None) != ():
+            what = show(value.data.type) if isinstance(value.data, Wire) else kind_of(value)
+            raise error("DET0304", f"a loss must be a scalar, not a {what}", origin_of(stmt.value, scope), "this is no scalar")
+        self.ctx.loss(Loss(name, value.data, weight, Origin(stmt.span, scope.via)))
+
+    def _number(self, value: Value) -> float:
+        if isinstance(value.data, bool) or not isinstance(value.data, (int, float)):
+            raise error("DET0301", f"a loss weight must be a number, not a {kind_of(value)}", value.origin, show(value))
+        return float(value.data)
+
+    def _output(self, stmt: ast.OutPort, scope: Any) -> None:
+        origin = Origin(stmt.span, scope.via)
+        if stmt.value is not None:
+            value = evaluate(stmt.value, scope)
+            if stmt.name not in self.names:
+                self.names[stmt.name] = Slot(value, span=stmt.span, read=True)
+        else:
+            found = scope.find(stmt.name, stmt.span)
+            if found is None:
+                raise error(
+                    "DET0315",
+                    f"the output `{stmt.name}` has no value",
+                    origin,
+                    f"no wire `{stmt.name}` is defined before this" + did_you_mean(stmt.name, self.names),
+                )
+            value = found
+        if stmt.name in self.outputs:
+            raise error("DET0307", f"the output `{stmt.name}` is assigned twice", origin, "assigned again here")
+        if stmt.type is not None:
+            try:
+                value = check_port(value, stmt.type, stmt.name, self.instance.name, origin, stmt.span)
+            except DetError as problem:
+                d = problem.diagnostics[0]
+                message = f"the output `{stmt.name}` is declared as {type_text(stmt.type)} and is a {kind_of(value)}"
+                raise error(d.code, message, origin, "declared here", secondary=[(value.origin, "computed here")]) from None
+        self.outputs[stmt.name] = value
+
+    # --- applying ---
+
+    def apply(self, callee: Value, inputs: Inputs, span: Span, via: tuple[Span, ...]) -> Value:
+        """`inputs -> callee` in this frame."""
+        return apply.apply(self, callee, inputs, Origin(span, via))
+
+
+class BodyScope:
+    """The scope of statements: loop variables, wires, lets, params, nodes."""
+
+    def __init__(self, frame: Frame, level: int, locals: dict[str, Value] | None = None) -> None:
+        self.frame, self.level, self.locals = frame, level, locals or {}
+        self.module = frame.instance.chain[level].module
+        self.via = frame.instance.via
+
+    def inner(self, name: str, value: Value) -> BodyScope:
+        """This scope with a loop variable."""
+        return BodyScope(self.frame, self.level, {**self.locals, name: value})
+
+    def find(self, name: str, span: Span) -> Value | None:
+        """A local name's value."""
+        frame = self.frame
+        if name in self.locals:
+            return self.locals[name]
+        slot = frame.names.get(name)
+        if slot is not None:
+            slot.read = True
+            return slot.value if slot.value is not None else Value(slot.array, Origin(slot.span or span, self.via))
+        for lets in frame.lets[self.level :]:
+            if name in lets:
+                return lets[name].get()
+        if name in frame.nodes:
+            return Value(frame.nodes[name], Origin(span, self.via))
+        return frame.instance.param(name, self.level)
+
+    def missing(self, name: str, span: Span) -> DetError:
+        """Unknown, defined later, or of the other phase."""
+        frame = self.frame
+        origin = Origin(span, self.via)
+        for level in frame.instance.chain:
+            phases = phase_of_names(level.decl.body).get(name)
+            if not phases:
+                continue
+            other = {"train": "infer", "infer": "train"}[frame.ctx.phase]
+            if phases == {other}:
+                message = f"`{name}` exists only in `{other}`, and this is also needed in `{frame.ctx.phase}`"
+                return error("DET0501", message, origin, f"read here, outside of `{other}`", help=_PHASE_HELP)
+            place = next((s.span for s in _definitions(level.decl.body, name)), None)
+            return error(
+                "DET0206",
+                f"`{name}` is used before it is defined",
+                origin,
+                "used here",
+                secondary=[(place, "defined here")],
+            )
+        known = [*self.locals, *frame.names, *frame.nodes, *(n for x in frame.lets for n in x)]
+        known += [*frame.instance.param_names(self.level), *self.module.visible()]
+        near = closest(name, known)
+        label = "not defined in this component" + did_you_mean(name, known)
+        return error("DET0201", f"unknown name `{name}`", origin, label, fix=Edit(span, near) if near else None)
+
+    def apply(self, callee: Value, inputs: Inputs, span: Span) -> Value:
+        """`inputs -> callee`."""
+        return self.frame.apply(callee, inputs, span, self.via)
+
+    def member(self, value: Value, name: str, span: Span) -> Value | None:
+        """Attributes of nodes and data, calls of nodes, inputs of tests."""
+        data = value.data
+        if isinstance(data, NodeHandle):
+            if name == "()":
+                message = f"`{data.path}` is a node: apply it with an arrow"
+                raise error("DET0312", message, Origin(span, self.via), "write x -> " + data.name)
+            return data.member(name, Origin(span, self.via), self.frame)
+        if isinstance(data, NodeArray) and name != "()":
+            raise error("DET0211", f"`{data.name}` is an array of nodes", Origin(span, self.via), f"write {data.name}[…].{name}")
+        return self.frame.ctx.member(value, name, self.frame, span)
+
+
+_PHASE_HELP = "a wire of one phase can be read only there; define it in both blocks, or outside of them"
+
+
+def _phase_statements(body: Sequence[ast.Stmt], phase: str) -> list[ast.Stmt]:
+    found: list[ast.Stmt] = []
+    for stmt in body:
+        if isinstance(stmt, ast.SubBlock) and stmt.kind == phase and stmt.label is None:
+            found += stmt.body
+        else:
+            found.append(stmt)
+    return found
+
+
+def _definitions(body: Sequence[ast.Stmt], name: str) -> list[ast.Stmt]:
+    from detc.compiler.template import walk
+
+    found: list[ast.Stmt] = []
+    for s in walk(tuple(body)):
+        if (isinstance(s, ast.WireStmt) and any(t.name == name for t in s.targets)) or (
+            isinstance(s, (ast.LetStmt, ast.InPort, ast.OutPort)) and s.name == name
+        ) or (isinstance(s, ast.NodeStmt) and s.target.name == name):
+            found.append(s)
+    return found
+
+
+def _unpack(value: Value) -> list[Value] | None:
+    from detc.compiler.types import Struct
+
+    if isinstance(value.data, Bundle):
+        return list(value.data.fields.values())
+    if isinstance(value.data, Wire) and isinstance(value.data.type, Struct):
+        return [Value(value.data.part(n, t), value.origin) for n, t in value.data.type.fields]
+    return elements(value)
+
+
+def _path(path: str, name: str, index: tuple[int, ...]) -> str:
+    own = name + (f"[{', '.join(map(str, index))}]" if index else "")
+    return f"{path}.{own}" if path else own
+
+
+def _word(stmt: ast.Stmt) -> str:
+    words = {"StepStmt": "name:", "AtStmt": "at", "ExpectStmt": "expect", "StateStmt": "state", "NextStmt": "next"}
+    return words.get(type(stmt).__name__, type(stmt).__name__)
+
+
+def unused_wires(frame: Frame) -> None:
+    """Warn about wires of the user's own files that nothing reads."""
+    for name, slot in frame.names.items():
+        if slot.read or slot.span is None or slot.span.source.library:
+            continue
+        value = slot.value
+        if value is not None and (value.data is POISON or not is_wire(value.data)):
+            continue
+        found = error("DET0209", f"the wire `{name}` is never used", slot.span, "not read by anything", severity=WARNING)
+        frame.ctx.warn_unused(found, frame.path, name)
+
+
+__all__ = ["BodyScope", "Edits", "Active", "Frame", "ParamScope", "wires_of"]

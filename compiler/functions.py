@@ -1,0 +1,141 @@
+"""Compile-time functions: `len`, `min`, `floor`, …, and the constructors of inputs for `test` blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from detc.compiler import types as T
+from detc.compiler.dims import Dim, dim
+from detc.compiler.values import BoundArg, Labels, Span1, Value, elements, is_wire, kind_of, raw, show
+from detc.dsl.diagnostics import error
+from detc.dsl.source import Origin
+
+if TYPE_CHECKING:
+    from detc.compiler.evaluate import Scope
+
+TWO = dim(2)
+WIRE_FUNCTIONS = {"mean": "mean", "sum": "sum", "min": "minimum", "max": "maximum"}
+TEST_INPUTS = ("map", "pyramid", "image", "tensor", "instances", "proposals")
+
+
+def call(name: str, args: tuple[BoundArg, ...], origin: Origin, scope: Scope) -> Value:
+    """The result of a built-in function.
+
+    Raises:
+        DetError: DET0301 or DET0309 for arguments that do not fit.
+    """
+    if name in TEST_INPUTS or name == "params":
+        made = scope.member(Value({a.name or str(i): a.value for i, a in enumerate(args)}, origin), f"{name}()", origin.span)
+        if made is None:
+            raise error("DET0312", f"`{name}(…)` can only be used in a test or a component", origin, "used here")
+        return made
+    if any(a.name for a in args):
+        raise error("DET0207", f"`{name}` takes no named arguments", args[-1].origin, "named here")
+    values = [a.value for a in args]
+    fn, low, high = _FUNCTIONS[name]
+    if not low <= len(values) <= high:
+        wanted = f"{low}" if low == high else f"{low} or more" if high > 9 else f"{low} to {high}"
+        raise error("DET0309", f"`{name}` takes {wanted} arguments, not {len(values)}", origin, "called here")
+    if name != "len" and any(is_wire(v.data) for v in values):
+        raise error("DET0313", f"`{name}` works on compile-time values", origin, "this is a wire")
+    try:
+        return Value(fn(values), origin)
+    except (TypeError, ValueError) as problem:
+        given = ", ".join(f"{show(v)} ({kind_of(v)})" for v in values)
+        raise error("DET0301", f"`{name}` does not take {given}", origin, str(problem)) from None
+
+
+def _len(values: list[Value]) -> int:
+    data = values[0].data
+    if isinstance(data, (dict, str, Labels)):
+        return len(data)
+    if isinstance(data, Span1) and data.start is not None and data.stop is not None:
+        return len(data.items())
+    items = elements(values[0])
+    if items is None:
+        raise TypeError("only lists, pyramids, labels, records and strings have a length")
+    return len(items)
+
+
+def _flat(values: list[Value]) -> list[Any]:
+    found = raw(values[0]) if len(values) == 1 else [raw(v) for v in values]
+    if not isinstance(found, list):
+        raise TypeError("a list or several numbers are wanted")
+    return found
+
+
+def _range(values: list[Value]) -> Span1:
+    numbers = [raw(v) for v in values]
+    return Span1(0, numbers[0]) if len(numbers) == 1 else Span1(*numbers)
+
+
+def _one(fn: Callable[[Any], Any]) -> Callable[[list[Value]], Any]:
+    return lambda values: fn(raw(values[0]))
+
+
+def _round(values: list[Value]) -> Any:
+    digits = raw(values[1]) if len(values) > 1 else 0
+    number = raw(values[0])
+    return math.floor(number + 0.5) if digits == 0 else round(number, digits)
+
+
+def _text(values: list[Value]) -> str:
+    data = values[0].data
+    return data if isinstance(data, str) else show(values[0])
+
+
+def _zip(values: list[Value]) -> list[Value]:
+    lists = [elements(v) for v in values]
+    if any(x is None for x in lists):
+        raise TypeError("lists are wanted")
+    return [Value(list(row), row[0].origin) for row in zip(*lists, strict=True)]  # type: ignore[arg-type]
+
+
+_FUNCTIONS: dict[str, tuple[Callable[[list[Value]], Any], int, int]] = {
+    "len": (_len, 1, 1),
+    "range": (_range, 1, 3),
+    "min": (lambda v: min(_flat(v)), 1, 99),
+    "max": (lambda v: max(_flat(v)), 1, 99),
+    "sum": (lambda v: sum(_flat(v)), 1, 99),
+    "mean": (lambda v: sum(_flat(v)) / len(_flat(v)), 1, 99),
+    "abs": (_one(abs), 1, 1),
+    "floor": (_one(math.floor), 1, 1),
+    "ceil": (_one(math.ceil), 1, 1),
+    "round": (_round, 1, 2),
+    "sqrt": (_one(math.sqrt), 1, 1),
+    "log": (_one(math.log), 1, 1),
+    "int": (_one(int), 1, 1),
+    "float": (_one(float), 1, 1),
+    "str": (_text, 1, 1),
+    "zip": (_zip, 2, 9),
+    "all": (lambda v: all(_flat(v)), 1, 99),
+    "any": (lambda v: any(_flat(v)), 1, 99),
+}
+
+
+def test_input(name: str, args: dict[str, Any], origin: Origin) -> T.Type:
+    """The type that `map(64, stride = 8)`, `pyramid(channels = …, strides = …)`, `image()` … stand for."""
+    h, w = dim("h"), dim("w")
+
+    def sized(channels: int, stride: Any) -> T.Map:
+        step = Fraction(stride)
+        base = 1024
+        scale = int(base / step)
+        return T.Map(channels, step, Dim(0, h.terms) * scale, Dim(0, w.terms) * scale, origin)
+
+    if name == "map":
+        return sized(args.get("channels", args.get("0")), args.get("stride", args.get("1", 1)))
+    if name == "pyramid":
+        channels, strides = args.get("channels", args.get("0")), args.get("strides", args.get("1"))
+        return T.Pyramid(tuple(sized(c, s) for c, s in zip(channels, strides, strict=True)))
+    if name == "image":
+        return T.Image(h * 1024, w * 1024)
+    if name == "instances":
+        return T.instances(bool(args.get("masks", False)))
+    if name == "proposals":
+        return T.proposals(args.get("count", args.get("0", 1000)))
+    shape = args.get("shape", [args[k] for k in sorted(args) if k.isdigit()])
+    return T.tensor(*shape)

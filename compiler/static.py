@@ -1,0 +1,160 @@
+"""Checks that need no values: every name of every declaration resolves, also where nothing is built."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from detc.compiler.interfaces import find_interface, missing_ports
+from detc.compiler.modules import Module
+from detc.compiler.template import levels
+from detc.compiler.typecheck import VALUE_TYPES, WIRE_TYPES, unknown_type
+from detc.compiler.values import ModuleRef, PrimitiveRef, TemplateRef
+from detc.dsl import ast
+from detc.dsl.diagnostics import DetError, Edit, Report, closest, did_you_mean, error
+
+IMPLICIT = ("old",)
+
+
+def check_names(module: Module, report: Report) -> None:
+    """Report unknown names (DET0201), unknown types, and roles that are not kept (DET0310)."""
+    assert module.file is not None
+    for decl in module.file.decls:
+        try:
+            names = set(_names(decl))
+            if isinstance(decl, ast.Template):
+                for level in levels(TemplateRef(decl, module))[1:]:
+                    names |= set(_names(level.decl))
+                    for patch in level.patches:
+                        names |= set(_names(patch.decl))
+                _check_role(decl, module)
+            _visit(decl, names, module, report)
+        except DetError as problem:
+            report.add(*problem.diagnostics)
+
+
+def _check_role(decl: ast.Template, module: Module) -> None:
+    if decl.role is None:
+        return
+    interface = find_interface(decl.role, module, decl.name_span)
+    for text, span in missing_ports(TemplateRef(decl, module), interface):
+        raise error(
+            "DET0310",
+            f"{decl.name} says that it is a {decl.role}, but {text}",
+            decl.name_span,
+            "declared here",
+            secondary=[(span, "the interface wants this")],
+        )
+
+
+def _names(decl: ast.Decl) -> Iterator[str]:
+    """Every name that a declaration defines somewhere inside."""
+    yield from (p.name for p in getattr(decl, "params", ()))
+    yield from _defined(decl.body)
+
+
+def _defined(body: tuple[ast.Stmt, ...]) -> Iterator[str]:
+    for s in body:
+        match s:
+            case ast.WireStmt():
+                yield from (t.name for t in s.targets)
+            case ast.NodeStmt():
+                yield s.target.name
+            case ast.InPort() | ast.OutPort() | ast.LetStmt() | ast.StepStmt() | ast.StateStmt() | ast.NextStmt():
+                yield s.name
+            case ast.SubBlock():
+                yield s.kind
+                if s.label is not None:
+                    yield str(s.label)
+                yield from _defined(s.body)
+            case ast.RepeatStmt():
+                yield s.name
+                yield from _defined(s.body)
+            case ast.WhenStmt():
+                yield from _defined(s.body)
+                yield from _defined(s.otherwise)
+            case ast.InsertStmt():
+                yield s.step.name
+            case _:
+                pass
+
+
+def _visit(node: Any, names: set[str], module: Module, report: Report) -> None:
+    if isinstance(node, ast.Ref):
+        _check_ref(node, names, module, report)
+        return
+    if isinstance(node, ast.TypeName):
+        _check_type(node, module, report)
+        return
+    if isinstance(node, ast.PatchDecl):
+        names = names | {p.name for p in node.params}
+        open_scope = any(isinstance(s, ast.EDITS) for s in node.body)
+        if open_scope:
+            _visit_patch(node, names, module, report)
+            return
+    if isinstance(node, ast.Comprehension):
+        names = names | {node.name}
+    if isinstance(node, ast.SubBlock) and node.base is not None:
+        for s in node.body:
+            _visit(s, names, module, report)
+        return
+    if isinstance(node, ast.Path):
+        for segment in node.segments:
+            for index in segment.indices:
+                _visit(index, names, module, report)
+        return
+    if isinstance(node, ast.Ast):
+        for f in dataclasses.fields(node):
+            _visit(getattr(node, f.name), names, module, report)
+    elif isinstance(node, tuple):
+        for item in node:
+            _visit(item, names, module, report)
+
+
+def _visit_patch(node: ast.PatchDecl, names: set[str], module: Module, report: Report) -> None:
+    """A patch may read the params of whatever it is applied to: only what cannot be such a name is checked."""
+    del names, report
+    for s in _calls(node.body):
+        if isinstance(s.func, ast.Ref):
+            module.lookup(s.func.name)
+    return
+
+
+def _calls(node: Any) -> Iterator[ast.Call]:
+    if isinstance(node, ast.Call):
+        yield node
+    if isinstance(node, ast.Ast):
+        for f in dataclasses.fields(node):
+            yield from _calls(getattr(node, f.name))
+    elif isinstance(node, tuple):
+        for item in node:
+            yield from _calls(item)
+
+
+def _check_ref(node: ast.Ref, names: set[str], module: Module, report: Report) -> None:
+    if node.name in names or node.name in IMPLICIT:
+        return
+    found = module.lookup(node.name)
+    if isinstance(found, (TemplateRef, PrimitiveRef, ModuleRef)) or found is not None:
+        return
+    known = [*names, *module.visible()]
+    near = closest(node.name, known)
+    label = "not defined in this declaration" + did_you_mean(node.name, known)
+    fix = Edit(node.span, near) if near else None
+    report.add(*error("DET0201", f"unknown name `{node.name}`", node.span, label, fix=fix).diagnostics)
+
+
+def _check_type(node: ast.TypeName, module: Module, report: Report) -> None:
+    if node.name in VALUE_TYPES or node.name in WIRE_TYPES or node.args:
+        return
+    found = module.lookup(node.name)
+    if isinstance(found, TemplateRef) and isinstance(found.decl, ast.InterfaceDecl):
+        return
+    try:
+        find_interface(node.name, module, node.span)
+    except DetError:
+        if found is None and not node.name[0].islower():
+            report.add(*unknown_type(node, module).diagnostics)
+        elif found is None and node.name[0].islower() and closest(node.name, [*VALUE_TYPES, *WIRE_TYPES]):
+            report.add(*unknown_type(node, module).diagnostics)
