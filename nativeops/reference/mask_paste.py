@@ -21,7 +21,7 @@ def _axis(
     pixels = torch.arange(image_size, device=low_N.device, dtype=low_N.dtype) + 0.5
     extent_N = high_N - low_N
     # Written so that NaN fails the test: a box with a NaN or infinite edge pastes nothing.
-    usable_N = (extent_N > 0) & (extent_N < float("inf"))
+    usable_N = (extent_N > 0) & (extent_N < float("inf")) & (mask_size / extent_N < float("inf"))
     scale_N = mask_size / torch.where(usable_N, extent_N, 1.0)
     low_N = torch.where(usable_N, low_N, 0.0)
     position_NI = (pixels - low_N[:, None]) * scale_N[:, None] - 0.5

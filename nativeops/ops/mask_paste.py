@@ -1,0 +1,41 @@
+"""``detc::mask_paste``."""
+
+from __future__ import annotations
+
+import torch
+
+from detc.nativeops.ops._common import widest
+from detc.nativeops.reference.mask_paste import mask_paste as reference
+from detc.nativeops.registry import native_op
+
+_op = native_op(
+    "mask_paste(Tensor masks, Tensor boxes, int height, int width, float threshold) -> Tensor",
+    reference=reference,
+    fake=lambda masks, boxes, height, width, threshold: masks.new_empty(
+        (masks.shape[0], height, width), dtype=torch.bool
+    ),
+)
+
+
+def mask_paste(
+    masks_Nmk: torch.Tensor,
+    boxes_N4: torch.Tensor,
+    *,
+    height: int,
+    width: int,
+    threshold: float = 0.5,
+) -> torch.Tensor:
+    """Bitmaps ``[N, H, W]`` (bool): each mask stretched over its box, then ``>= threshold``.
+
+    Args:
+        masks_Nmk: mask probabilities (or logits, with a threshold of 0). NaN counts as 0, infinities as +-1e30.
+        boxes_N4: x1, y1, x2, y2 in pixels of the image. Boxes without positive extent, or with a NaN or infinite
+            edge, paste an empty mask.
+        height, width: of the image.
+        threshold: pixels whose centre lies in the box are set when the bilinear value (zeros outside of the mask)
+            reaches it; other pixels are never set.
+
+    Not differentiable. The interpolation is that of Detectron2's and MMDetection's paste.
+    """
+    wide = widest(masks_Nmk, boxes_N4)
+    return _op(masks_Nmk.detach().to(wide), boxes_N4.detach().to(wide), height, width, float(threshold))
