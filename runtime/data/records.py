@@ -25,7 +25,8 @@ class Record:
         id: what predictions are reported under; unique in a split.
         path: the image file.
         width, height: as the annotations state them; None where they do not (YOLO txt).
-        boxes: float32 [N, 4]; `labels` int64 [N]; `areas` float64 [N], as annotated (COCO's are mask areas).
+        boxes: float64 [N, 4], as annotated (they may stick out of the image); `labels` int64 [N];
+            `areas` float64 [N], as annotated (COCO's are mask areas).
         crowd: bool [N], regions of many objects: never trained on, special in COCO's evaluation.
         ignore: bool [N], difficult objects: never trained on, neither hit nor miss in evaluation.
         segments: outlines of each object, or None if the source has none.
@@ -57,7 +58,7 @@ class Record:
         segments = None
         if self.segments is not None:
             segments = [[p * grow for p in s] if isinstance(s, list) else s for s in self.segments]
-        boxes = (self.boxes.astype(np.float64) * np.tile(grow, 2)).astype(np.float32)
+        boxes = self.boxes * np.tile(grow, 2)
         areas = self.areas * width * height
         return Record(
             self.id, self.path, width, height, boxes, self.labels, areas, self.crowd, self.ignore, segments
@@ -128,11 +129,6 @@ class Annotations:
     tally: Tally = field(default_factory=Tally)
 
 
-def empty_boxes() -> Array:
-    """float32 [0, 4]."""
-    return np.zeros((0, 4), np.float32)
-
-
 def make_record(
     id: int | str,
     path: str,
@@ -147,7 +143,7 @@ def make_record(
     """Build a record from raw objects, dropping and counting boxes that no detector can learn from.
 
     Args:
-        size: (width, height) if known; boxes are clipped to it.
+        size: (width, height) if known.
         objects: dicts with `box` (4 floats xyxy), `label`, and perhaps `area`, `crowd`, `ignore`, `segment`.
         tally: gets the dropped boxes.
         file: the name that the tally's examples carry.
@@ -167,9 +163,6 @@ def make_record(
         else:
             kept.append(item)
     boxes = np.array([item["box"] for item in kept], np.float64).reshape(-1, 4)
-    if width is not None and height is not None:
-        boxes[:, 0::2] = boxes[:, 0::2].clip(0, width)
-        boxes[:, 1::2] = boxes[:, 1::2].clip(0, height)
     plain = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     areas = np.array([item.get("area", a) for item, a in zip(kept, plain, strict=True)], np.float64)
     return Record(
@@ -177,7 +170,7 @@ def make_record(
         path=path,
         width=size[0] if size else None,
         height=size[1] if size else None,
-        boxes=boxes.astype(np.float32),
+        boxes=boxes,
         labels=np.array([item["label"] for item in kept], np.int64),
         areas=areas.reshape(-1),
         crowd=np.array([bool(item.get("crowd")) for item in kept], bool),

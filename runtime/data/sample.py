@@ -84,10 +84,13 @@ class Sample:
         return replace(self, record=record.scaled(width, height), stored=image, content=(height, width))
 
     def read_boxes(self) -> Sample:
-        """Take boxes and labels from the record: all but crowds and difficult objects."""
-        keep = self.record.trainable
-        boxes = map_boxes(self.record.boxes[keep], self.matrix)
-        return replace(self, boxes=boxes, labels=self.record.labels[keep])
+        """Take boxes and labels from the record: all but crowds and difficult objects. Boxes are clipped."""
+        record, keep = self.record, self.record.trainable
+        if record.width is None or record.height is None:
+            raise ValueError("boxes are read after the image: put `Load()` before `Boxes()`")
+        limit = np.array([record.width, record.height] * 2, np.float64)
+        boxes = map_boxes(np.clip(record.boxes[keep], 0, limit), self.matrix)
+        return replace(self, boxes=boxes, labels=record.labels[keep])
 
     def read_masks(self) -> Sample:
         """Take outlines from the record, for the objects that `read_boxes` takes.

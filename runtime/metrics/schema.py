@@ -1,0 +1,68 @@
+"""The metrics that a `data` declaration may name: `evaluate { coco: CocoBox(on = "val") }`. Torch-free."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from detc.compiler.primitives import Primitive
+
+if TYPE_CHECKING:
+    from detc.runtime.data.dataset import DetectionDataset
+    from detc.runtime.metrics.base import Evaluator
+
+
+class Metric(Primitive):
+    """Base of metrics. `reads` are the fields of the graph's detections that it needs; `truth` those of the data.
+
+    on: the split that it is computed on.
+    """
+
+    module: ClassVar[str | None] = None
+    reads: ClassVar[tuple[str, ...]] = ("boxes", "scores", "labels")
+    truth: ClassVar[tuple[str, ...]] = ("boxes", "labels")
+    on: Literal["train", "val", "test"] = "val"
+
+    def build(self, dataset: DetectionDataset) -> Evaluator:
+        """An evaluator over the annotations of `dataset`."""
+        raise NotImplementedError
+
+
+class CocoBox(Metric):
+    """COCO's box AP and AR, computed by pycocotools; `most` detections an image count."""
+
+    module = "std.data"
+    most: int = Field(100, ge=1)
+
+    def build(self, dataset: DetectionDataset) -> Evaluator:
+        from detc.runtime.metrics.coco import CocoEvaluator
+
+        return CocoEvaluator(dataset, "bbox", self.most)
+
+
+class CocoMask(Metric):
+    """COCO's mask AP and AR, computed by pycocotools."""
+
+    module = "std.data"
+    reads = ("boxes", "scores", "labels", "masks")
+    truth = ("boxes", "labels", "masks")
+    most: int = Field(100, ge=1)
+
+    def build(self, dataset: DetectionDataset) -> Evaluator:
+        from detc.runtime.metrics.coco import CocoEvaluator
+
+        return CocoEvaluator(dataset, "segm", self.most)
+
+
+class VocBox(Metric):
+    """Pascal VOC's AP at one IoU: area under the curve (VOC 2010 on) or the mean at 11 recalls (VOC 2007)."""
+
+    module = "std.data"
+    iou: float = Field(0.5, gt=0, lt=1)
+    mode: Literal["area", "11points"] = "area"
+
+    def build(self, dataset: DetectionDataset) -> Evaluator:
+        from detc.runtime.metrics.voc import VocEvaluator
+
+        return VocEvaluator(dataset, self.iou, self.mode)
