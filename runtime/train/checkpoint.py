@@ -52,7 +52,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path` atomically.
 
     Raises:
-        DetError: DET0706 if the file cannot be written (no space, no permission); what was at `path` stays.
+        DetError: DET0712 if the file cannot be written (no space, no permission); what was at `path` stays.
     """
     data = {
         "format": FORMAT,
@@ -89,10 +89,10 @@ def atomic_save(path: Path, data: Any) -> None:
 
 
 def same_checkpoint(path: Path, other: Path) -> None:
-    """Make `other` hold what `path` holds, atomically and without writing it twice where the disk can do that.
+    """Make `other` hold what `path` holds, atomically, and without writing it twice if the disk can do that.
 
     Raises:
-        DetError: DET0706 if it cannot be written.
+        DetError: DET0712 if it cannot be written.
     """
     temporary = other.with_name(f".{other.name}.{os.getpid()}.tmp")
     try:
@@ -108,9 +108,9 @@ def same_checkpoint(path: Path, other: Path) -> None:
 
 
 def cannot_write(path: Path, reason: str) -> DetError:
-    """DET0706: `path` cannot be written."""
+    """DET0712: `path` cannot be written."""
     return error(
-        "DET0706",
+        "DET0712",
         f"cannot write {path}: {reason}",
         help="free some space or choose another folder with `-o`; the last complete checkpoint is untouched",
     )
@@ -120,7 +120,7 @@ def check_writable(folder: Path) -> None:
     """Make `folder` and prove that files can be created in it.
 
     Raises:
-        DetError: DET0706 if not.
+        DetError: DET0712 if not.
     """
     probe = folder / f".probe.{os.getpid()}"
     try:
@@ -140,7 +140,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint that detc wrote; executes no code.
 
     Raises:
-        DetError: DET0901 if there is no such file, DET0903 if it is no detc checkpoint or a newer one.
+        DetError: DET0901 if there is no such file, DET0911 if it is no detc checkpoint or a newer one.
     """
     from detc.runtime.weights.read import read_file
 
@@ -148,13 +148,13 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     data = read_file(path)
     if not is_checkpoint(data):
         raise error(
-            "DET0903",
+            "DET0911",
             f"{path} is not a detc checkpoint",
             help="other programs' weights start a model: `node … from …`, `detc run train --init FILE`",
         )
     if data["version"] > VERSION:
         raise error(
-            "DET0903",
+            "DET0911",
             f"{path} was written by a newer detc (layout {data['version']}, this one reads {VERSION})",
         )
     return Checkpoint(
@@ -179,7 +179,7 @@ def load_weights(program: Any, path: Path | str) -> Checkpoint | None:
         The checkpoint; None for a bare state_dict.
 
     Raises:
-        DetError: DET0901 (no file), DET0902 (weights of another model, with what differs), DET0903
+        DetError: DET0901 (no file), DET0902 (weights of another model, with what differs), DET0911
         (unreadable).
     """
     from detc.runtime.weights.load import load_exactly
@@ -211,7 +211,7 @@ def random_state() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "numpy": [
             str(kind),
-            torch.from_numpy(keys.astype("int64")),
+            torch.from_numpy(np.asarray(keys, "int64")),
             int(position),
             int(has_gauss),
             float(gauss),

@@ -17,6 +17,7 @@ from detc.dsl.diagnostics import DetError, error
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def launched() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def synchronise(graph: nn.Module, device: torch.device, unused: bool) -> nn.Module:
+def synchronise(graph: nn.Module, device: torch.device, unused: bool) -> DistributedDataParallel:
     """Wrap the train graph so that its gradients are averaged over the processes.
 
     Batch-norm statistics are not exchanged in every step; the trainer averages them before it validates.
@@ -110,7 +111,7 @@ def launch(entry: Callable[..., Any], args: tuple[Any, ...], procs: int) -> Any:
     `entry` has to be a module-level function; its arguments and result have to pickle.
 
     Raises:
-        DetError: what a process raised, under its own code; DET0708 if one died otherwise.
+        DetError: what a process raised, under its own code; DET0714 if one died otherwise.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -136,7 +137,7 @@ def launch(entry: Callable[..., Any], args: tuple[Any, ...], procs: int) -> Any:
                 said = json.loads(faults[0].read_text(encoding="utf-8"))
                 raise error(said["code"], said["message"], notes=said["notes"], help=said["help"]) from exc
             rank, failure = exc.get_first_failure()
-            raise error("DET0708", f"process {rank} of {procs} died: {failure.message}") from exc
+            raise error("DET0714", f"process {rank} of {procs} died: {failure.message}") from exc
         return results[0]
 
 

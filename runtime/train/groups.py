@@ -17,7 +17,7 @@ from detc.dsl.diagnostics import DetError, did_you_mean, error
 if TYPE_CHECKING:
     from torch import nn
 
-FIELDS = ("lr_scale", "weight_decay", "momentum", "betas", "frozen")
+FIELDS = ("lr_scale", "lr", "weight_decay", "momentum", "betas", "frozen")
 
 
 def spec_name(path: str) -> str:

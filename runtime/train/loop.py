@@ -58,6 +58,7 @@ class Options:
     active: str = "train"
     log_every: int = 20
     best: str = "ap"
+    keep: int = 0  # checkpoints of past validations that stay, besides best.pt and last.pt
     limit: int | None = None  # iterations, for a short trial; the schedule stays that of the whole training
     check: CheckNaN = field(default_factory=CheckNaN)
     patience: EarlyStop | None = None
@@ -132,13 +133,12 @@ class Loop:
         """Iterations of one epoch under one pipeline; a reason if the training stops here."""
         progress, options = self.progress, self.options
         active = self.timetable.value("data.active", options.active, progress.done)
-        self.step.clip = self.timetable.value("clip", self.step.clip, progress.done)
         batches = self.feed.epoch(epoch, active, start=offset * options.accumulate)
         mark = time.monotonic()
         while progress.done < end:
             group = list(islice(batches, options.accumulate))
             if not group:
-                raise error("DET0703", f"epoch {epoch} has fewer batches than it said ({len(self.feed)})")
+                raise error("DET0710", f"epoch {epoch} has fewer batches than it said ({len(self.feed)})")
             self._data_seconds += time.monotonic() - mark
             lr = self.plan.apply(self.step.optimizer, progress.done)
             self.ring.add(self.step(group))
@@ -223,11 +223,11 @@ class Loop:
         iteration = self.progress.done - len(rows) + first + 1
         epoch = math.ceil(iteration / self.plan.clock.per_epoch)
         notes = [f"epoch {epoch}; no checkpoint of these weights was written"]
-        images = [str(name) for batch in group for name in batch.get("names", ())]
+        images = [str(m["path"]) for batch in group for m in batch.get("meta", ())]
         if len(rows) == 1 and images:
             notes.append(f"images of the batch: {shorten(images, 8)}")
         raise error(
-            "DET0704",
+            "DET0711",
             f"{words} at iteration {iteration}",
             notes=notes,
             help="lower the learning rate, warm up for longer, set `clip`, or turn `amp` off",
@@ -261,7 +261,11 @@ class Loop:
         words = "  ".join(f"{k} {self.metrics[k]:.4f}" for k in ("ap", "ap50", "ap75") if k in self.metrics)
         mark = "  (best so far)" if better else ""
         self.display.say(f"epoch {epoch:g}: {words}{mark}  [{duration(time.monotonic() - began)}]")
-        self.save("best.pt" if better else None, "last.pt")
+        kept = f"iter_{progress.done:07d}.pt" if self.options.keep else None
+        self.save("best.pt" if better else None, "last.pt", kept)
+        if self.options.keep and self.world.first:
+            for old in sorted(self.out.glob("iter_*.pt"))[: -self.options.keep]:
+                old.unlink()
 
     def _share_statistics(self) -> None:
         buffers = [b for b in self.program.model.buffers() if b.is_floating_point()]

@@ -19,14 +19,18 @@ def base_rate(optimizer: Optimizer, batch: int) -> float:
     """The learning rate for a step over `batch` images (all processes and accumulation steps together).
 
     Raises:
-        DetError: DET0703 if the rate is given per something other than images.
+        DetError: DET0710 if the rate is given per something other than images.
     """
-    lr = optimizer.lr
+    return rate_at(optimizer.lr, batch)
+
+
+def rate_at(lr: Rate | float, batch: int) -> float:
+    """A rate as a spec writes it, for a step over `batch` images; errors as `base_rate`."""
     if not isinstance(lr, Rate):
         return float(lr)
     if lr.per is not None and lr.per.unit != "img":
         raise error(
-            "DET0703", f"a learning rate is given per images, not per {lr.per.unit}", help="write `per 16img`"
+            "DET0710", f"a learning rate is given per images, not per {lr.per.unit}", help="write `per 16img`"
         )
     return lr.at(batch)
 
@@ -35,18 +39,23 @@ def build_optimizer(spec: TrainSpec, model: nn.Module, device: torch.device) -> 
     """The torch optimiser of `spec` over the trainable parameters of `model`, which lie on `device`.
 
     Raises:
-        DetError: DET0702 if a group matches nothing, DET0703 if nothing is left to train.
+        DetError: DET0702 if a group matches nothing, DET0710 if nothing is left to train.
     """
     groups = parameter_groups(model, spec.groups)
     if not groups:
-        raise error("DET0703", "nothing to train: every parameter of the model is frozen")
+        raise error("DET0710", "nothing to train: every parameter of the model is frozen")
     assert isinstance(spec.optim, Optimizer)
-    torch_groups = [{k: _value(k, v) for k, v in group.items() if k != "names"} for group in groups]
+    base = base_rate(spec.optim, spec.batch)
+    torch_groups = [_options(group, base, spec.batch) for group in groups]
     fused = device.type in ("cpu", "cuda") and all(p.is_floating_point() for g in groups for p in g["params"])
-    return spec.optim.build(torch_groups, base_rate(spec.optim, spec.batch), fused)
+    return spec.optim.build(torch_groups, base, fused)
 
 
-def _value(key: str, value: Any) -> Any:
-    if key == "betas":
-        return tuple(value)
-    return float(value) if key in ("lr_scale", "weight_decay", "momentum") else value
+def _options(group: dict[str, Any], base: float, batch: int) -> dict[str, Any]:
+    options = {k: v for k, v in group.items() if k not in ("names", "lr")}
+    if "betas" in options:
+        options["betas"] = tuple(options["betas"])
+    if "lr" in group:
+        # The schedule multiplies every group's rate alike, so an own rate is a scale of the base rate.
+        options["lr_scale"] = options.get("lr_scale", 1.0) * rate_at(group["lr"], batch) / base
+    return options

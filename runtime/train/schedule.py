@@ -18,7 +18,7 @@ def make_clock(epochs: Quantity, per_epoch: int) -> Clock:
     """The clock of a training of `epochs` (in ep or it) whose epoch has `per_epoch` iterations."""
     total = Clock(per_epoch, 0).iterations(epochs)
     if per_epoch < 1 or total < 1:
-        raise error("DET0703", f"nothing to train: {epochs} at {per_epoch} iterations an epoch")
+        raise error("DET0710", f"nothing to train: {epochs} at {per_epoch} iterations an epoch")
     return Clock(per_epoch, total)
 
 
@@ -80,14 +80,14 @@ class Timetable:
         return min((at for at, _, _ in self.switches if at > done), default=self.clock.total)
 
 
-SWITCHABLE = ("data.active", "clip")
+SWITCHABLE = ("data.active",)
 
 
 def make_timetable(spec: TrainSpec, clock: Clock) -> Timetable:
     """Convert a recipe's times to iterations.
 
     Raises:
-        DetError: DET0701 if a switch sets what cannot be switched.
+        DetError: DET0705 if a switch sets what cannot be switched.
     """
     switches = sorted(_switches(spec.switches, clock), key=lambda s: s[0])
     late = None if spec.validate_late is None else max(clock.iterations(spec.validate_late), 1)
@@ -101,7 +101,7 @@ def _switches(switches: Sequence[Switch], clock: Clock) -> list[tuple[int, str, 
     for switch in switches:
         if switch.path.removeprefix("train.") not in SWITCHABLE:
             raise error(
-                "DET0701",
+                "DET0705",
                 f"`{switch.path}` cannot change during training",
                 switch.origin,
                 help=f"`at` blocks may set {', '.join(SWITCHABLE)}",

@@ -65,7 +65,6 @@ def _duration(value: Quantity | None) -> Quantity | None:
 class Optimizer(Primitive):
     """Base of optimisers. `lr` scales with the batch if it is written `x per Nimg`."""
 
-    module = None
     lr: Rate | float
     weight_decay: float = Field(0.0, ge=0)
 
@@ -125,8 +124,6 @@ class AdamW(_Adaptive):
 
 class Piece(Primitive):
     """Base of schedule pieces."""
-
-    module = None
 
     def factor(self, i: int, clock: Clock) -> float:
         """What this piece multiplies the base rate by at iteration `i` (from 0)."""
@@ -249,8 +246,6 @@ class Exponential(_Decay):
 
 class Hook(Primitive):
     """Base of hooks: things that accompany training. The trainer knows each kind."""
-
-    module = None
 
 
 class EMA(Hook):

@@ -16,9 +16,10 @@ from torch import Tensor
 from detc.runtime.train.ema import WeightAverage
 
 if TYPE_CHECKING:
-    from torch import nn, optim
+    from torch import optim
+    from torch.nn.parallel import DistributedDataParallel
 
-Batch = Mapping[str, Any]  # "image" and "truth" are dicts of tensors; the rest describes the samples
+Batch = Mapping[str, Any]  # as `runtime.data.collate` makes them
 
 
 def to_device(value: Any, device: torch.device) -> Any:
@@ -65,7 +66,7 @@ class LossRing:
         return self.count >= self.capacity
 
     def read(self) -> Tensor:
-        """The rows since the last read, [n, losses] on the host; waits for the device, and empties the ring."""
+        """The rows since the last read, [n, losses] on the host, in a new tensor; waits for the device."""
         if self.rows is None:
             return torch.zeros(0, 0)
         rows = self.rows[: min(self.count, self.capacity)].cpu().clone()
@@ -128,7 +129,7 @@ class Step:
         *,
         clip: float | None = None,
         average: WeightAverage | None = None,
-        synchronised: nn.Module | None = None,
+        synchronised: DistributedDataParallel | None = None,
         channels_last: bool = False,
     ) -> None:
         self.forward, self.optimizer, self.precision, self.device = forward, optimizer, precision, device

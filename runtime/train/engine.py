@@ -1,0 +1,255 @@
+"""`train`: from a resolved run to a trained detector."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detc.compiler.spec import DataSpec, TrainSpec
+from detc.dsl.diagnostics import error
+from detc.runtime.malloc import keep_large_blocks
+from detc.runtime.train import ddp
+from detc.runtime.train.fit import TrainResult, describe, fit, share_of_batch
+from detc.runtime.train.log import draw_curves, read_rows
+from detc.runtime.train.progress import Display, Silent, duration, make_display
+from detc.runtime.weights.apply import initialise
+
+log = logging.getLogger("detc.train")
+
+
+def train(
+    run: Any,
+    *,
+    out: Path | str,
+    device: str | None = None,
+    procs: int = 1,
+    resume: bool = False,
+    init: str | None = None,
+    weights_dir: Path | str | None = None,
+    compile: bool = False,
+    max_iterations: int | None = None,
+    workers: int | None = None,
+    draw: int = 8,
+    plain: bool | None = None,
+    build: Callable[[Any], Any] | None = None,
+) -> TrainResult:
+    """Train the model of a resolved run on its data, by its recipe.
+
+    Args:
+        run: a `ResolvedRun` with model, data and train; see `compiler.check`.
+        out: the output folder: last.pt, best.pt, spec.det, metrics.jsonl, TensorBoard events, curves.png,
+            drawings of predictions.
+        device: "cpu", "cuda", "cuda:1", …; None takes a GPU if there is one.
+        procs: processes on this machine (DDP). Started by torchrun itself, the function joins its processes.
+        resume: go on from `out/last.pt`, exactly.
+        init: None for the weights that the spec names, "random" for none, else a file to start from.
+        weights_dir: a folder that is searched first for weights that the spec names.
+        compile: put the train graph through `torch.compile`.
+        max_iterations: stop when so many iterations are done in all (the schedule stays as written).
+        workers: processes that prepare batches; the data declaration's number if None.
+        draw: how many validation images to draw at the end.
+        plain: True prints lines, False draws a bar; None decides by the terminal.
+        build: makes a program of a run; `compiler.program.build` if None. Must pickle if `procs` > 1.
+
+    Raises:
+        DetError: DET0702 and DET0710 to DET0714 of this package, DET0901, DET0902, DET0911 and DET0912 of the
+            weights, DET0903 to DET0908 of the data.
+    """
+    if run.data is None or run.train is None:
+        lacking = "data" if run.data is None else "train"
+        raise error("DET0710", f"run `{run.name}` has no `{lacking}`", help=f"add `{lacking} = …` to the run")
+    job = _Job(
+        run,
+        Path(out),
+        device,
+        resume,
+        init,
+        Path(weights_dir) if weights_dir is not None else None,
+        compile or bool(run.train.fields.get("compile", False)),
+        max_iterations,
+        workers,
+        draw,
+        plain,
+        build,
+    )
+    if procs > 1 and not ddp.launched():
+        result: TrainResult = ddp.launch(_train_process, (job,), procs)
+        return result
+    return _train_process(job)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The arguments of `train`, on their way to a process."""
+
+    run: Any
+    out: Path
+    device: str | None
+    resume: bool
+    init: str | None
+    weights_dir: Path | None
+    compile: bool
+    limit: int | None
+    workers: int | None
+    draw: int
+    plain: bool | None
+    build: Callable[[Any], Any] | None
+
+
+def choose_device(name: str | None, local_rank: int = 0) -> torch.device:
+    """The device of this process.
+
+    Raises:
+        DetError: DET0710 if there is no such device.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as exc:
+        raise error("DET0710", f"`{name}` is no device", help="devices are cpu, cuda, cuda:1, …") from exc
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        index = device.index if device.index is not None else local_rank
+        if index >= count:
+            have = f"there are {count} GPUs" if count else "this machine (or this build of torch) has no GPU"
+            raise error(
+                "DET0710", f"no device cuda:{index}: {have}", help="use `--device cpu`, or fewer `--procs`"
+            )
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+    return device
+
+
+def set_seeds(seed: int, rank: int) -> None:
+    """Seed all generators of this process; each process draws its own samples."""
+    import random
+
+    import numpy as np
+
+    random.seed(seed + rank)
+    np.random.seed((seed + rank) % 2**32)
+    torch.manual_seed(seed + rank)
+
+
+def _train_process(job: _Job) -> TrainResult:
+    from detc.runtime.train.validate import evaluate
+
+    keep_large_blocks()
+    run = job.run
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = choose_device(job.device, local_rank)
+    if device.type == "cpu":
+        # Denormal numbers are a hundred times slower than others, and mean nothing here.
+        torch.set_flush_denormal(True)
+    else:
+        torch.backends.cudnn.benchmark = True
+    world = ddp.join(device)
+    display: Display = make_display(job.plain) if world.first else Silent()
+    spec: TrainSpec = run.train
+    data: DataSpec = run.data
+    set_seeds(spec.seed, 0)  # the same initial weights in every process
+    program = (job.build or _build)(run)
+    if not job.resume:
+        for report in initialise(program, run.model.sources, weights_dir=job.weights_dir, init=job.init):
+            for line in report.lines():
+                display.say(line)
+    set_seeds(spec.seed, world.rank)
+    feed = LoaderFeed(data, share_of_batch(spec, world.size), spec.seed, world, job.workers)
+    per_epoch = -(-len(feed) // spec.accumulate)
+    for line in describe(spec, program, device, world, per_epoch):
+        display.say(line)
+
+    def validate() -> Mapping[str, float]:
+        return evaluate(program, data, device=device, batch=feed.batch, workers=job.workers, world=world)
+
+    result = fit(
+        program,
+        spec,
+        feed=feed,
+        validate=validate,
+        out=job.out,
+        identity=(run.text, run.name, tuple(run.classes)),
+        device=device,
+        world=world,
+        display=display,
+        active=data.active,
+        resume=job.resume,
+        compile=job.compile,
+        limit=job.limit,
+    )
+    if world.first:
+        _finish(job, result, program, device, display)
+    world.barrier()
+    return result
+
+
+def _build(run: Any) -> Any:
+    from detc.compiler.program import build
+
+    return build(run)
+
+
+class LoaderFeed:
+    """Training batches of this process, out of the data's loader."""
+
+    def __init__(self, data: DataSpec, batch: int, seed: int, world: ddp.World, workers: int | None) -> None:
+        from detc.runtime.data.loader import make_loader
+
+        self.batch = batch
+        self._loader = make_loader(
+            data,
+            "train",
+            batch,
+            train=True,
+            seed=seed,
+            workers=workers,
+            rank=world.rank,
+            world=world.size,
+            quiet=not world.first,
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def epoch(self, epoch: int, pipeline: str, start: int = 0) -> Iterator[dict[str, Any]]:
+        """See `loop.Feed`."""
+        self._loader.set_pipeline(pipeline)
+        self._loader.set_epoch(epoch, start)
+        return iter(self._loader)
+
+
+def _finish(job: _Job, result: TrainResult, program: Any, device: torch.device, display: Display) -> None:
+    """Curves, drawings and the last words; by the first process."""
+    if result.stopped == "interrupted":
+        display.say(f"stopped at epoch {result.epochs:.4g}; go on with `--resume` (from {result.last})")
+        return
+    draw_curves(read_rows(result.out / "metrics.jsonl"), result.out / "curves.png")
+    if job.draw and result.best is not None:
+        from detc.runtime.train.checkpoint import read_checkpoint
+        from detc.runtime.train.validate import draw_predictions
+
+        program.model.load_state_dict(read_checkpoint(result.best).model)
+        folder = result.out / "drawings"
+        draw_predictions(program, job.run.data, folder, device=device, count=job.draw)
+        display.say(f"drawings of {job.draw} validation images: {folder}")
+    why = {"stale": " (no better for long)", "limit": " (as many iterations as asked for)"}.get(
+        result.stopped, ""
+    )
+    display.say(f"{result.epochs:.4g} epochs in {duration(result.seconds)}{why}")
+    if result.best is not None and "ap" in result.best_metrics:
+        m = result.best_metrics
+        words = "  ".join(f"{k} {m[k]:.4f}" for k in ("ap", "ap50", "ap75") if k in m)
+        display.say(f"best: {words}  {result.best}")
+    display.say(f"last: {result.last}")
+
+
+def override(run: Any, **fields: Any) -> Any:
+    """A run whose recipe has other values, e.g. `override(run, epochs=Quantity(2, "ep"))`."""
+    return replace(run, train=replace(run.train, **fields))
