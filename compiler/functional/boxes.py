@@ -83,9 +83,7 @@ def delta_encode(boxes: Any, target: Any, *, std: list[float]) -> Any:
     return encode_deltas(anchors, target, std)
 
 
-def delta_decode(
-    boxes: Any, deltas: Any, image: dict[str, Tensor] | None = None, *, std: list[float], clip: bool
-) -> Any:
+def delta_decode(boxes: Any, deltas: Any, image: dict[str, Tensor], *, std: list[float], clip: bool) -> Any:
     """`DeltaDecode`: move and scale `boxes` by `deltas`.
 
     Args:
@@ -104,7 +102,6 @@ def delta_decode(
         anchors = anchors.unsqueeze(-2)
     moved = decode_deltas(anchors, deltas, std)
     if clip:
-        assert image is not None
         moved = clip_boxes(moved, image["size"])
     if not isinstance(boxes, dict):
         return moved

@@ -65,17 +65,15 @@ class DeltaDecode(Op):
     inputs = (
         Port("boxes", (Tensor, Struct)),
         Port("deltas", (Tensor, Pyramid)),
-        Port("image", Image, optional=True),
+        Port("image", Image),
     )
 
     std: Std = [1.0, 1.0, 1.0, 1.0]
     clip: bool = False
 
-    def infer(self, boxes: Tensor | Struct, deltas: Tensor | Pyramid, image: Image | None = None) -> Type:
+    def infer(self, boxes: Tensor | Struct, deltas: Tensor | Pyramid, image: Image) -> Type:
         """Deltas [B, N, 4], [B, N, C, 4] or maps [B, 4 A, H, W] to boxes of as many rows."""
         anchors = boxes_of(boxes)
-        if self.clip and image is None:
-            raise Mismatch("`clip` needs the image", param="clip", help="write `(boxes, deltas, image)`")
         if isinstance(deltas, Pyramid):
             for m in deltas.maps:
                 if m.channels % 4:
@@ -100,7 +98,7 @@ class DeltaDecode(Op):
             raise Mismatch(f"{boxes} has no scores or no valid mask", inputs=((0, "this wire"),))
         return struct("proposals", boxes=moved, **{n: t for n, t in kept.items() if t is not None})
 
-    def torch(self, boxes: Type, deltas: Type, image: Image | None = None) -> Function:  # type: ignore[override]
+    def torch(self, boxes: Type, deltas: Type, image: Image) -> Function:  # type: ignore[override]
         """`decode_deltas`."""
         kwargs = {"std": list(self.std), "clip": self.clip}
         return Function("detc.compiler.functional.boxes:delta_decode", kwargs)

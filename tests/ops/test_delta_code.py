@@ -80,7 +80,7 @@ def test_proposals_come_out_detached_and_without_given_truth() -> None:
         "given": torch.tensor([[False, True, False]]),
     }
     deltas = torch.zeros(1, 3, 4, requires_grad=True)
-    out = delta_decode(rois, deltas, std=[1.0] * 4, clip=False)
+    out = delta_decode(rois, deltas, {"size": torch.ones(1, 2)}, std=[1.0] * 4, clip=False)
     assert not out["boxes"].requires_grad
     assert out["valid"].tolist() == [[True, False, False]]
     assert torch.allclose(out["boxes"], rois["boxes"], atol=1e-4)
