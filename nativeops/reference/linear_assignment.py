@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 
 INF = float("inf")
+# Costs beyond this count as infinite: sums along a path then stay finite in float64.
+LIMIT = 1e150
 
 
 class _State(NamedTuple):
@@ -136,7 +138,7 @@ def penalised(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Costs in float64, forbidden pairs priced above any allowed matching, and the allowed pairs."""
     cost = cost_BNM.detach().double()
-    allowed = cost.isfinite()
+    allowed = cost.abs() <= LIMIT
     if row_valid_BN is not None:
         allowed = allowed & row_valid_BN[:, :, None]
     if col_valid_BM is not None:
@@ -158,7 +160,7 @@ def linear_assignment(
     """Minimum-cost one-to-one matching of every problem of the batch.
 
     Args:
-        cost_BNM: costs. A pair whose cost is not finite is never matched.
+        cost_BNM: costs. A pair whose cost is not finite (or beyond 1e150) is never matched.
         row_valid_BN: rows that take part (bool), all when None.
         col_valid_BM: columns that take part (bool), all when None.
 
