@@ -78,3 +78,10 @@ def chosen_run(spec: str, sets: Sequence[str], run: str | None, *, as_json: bool
 def count(n: int, thing: str) -> str:
     """`1 error`, `2 errors`, `2 losses`."""
     return f"{n} {thing}" if n == 1 else f"{n} {thing}{'es' if thing.endswith('s') else 's'}"
+
+
+def table(rows: Sequence[tuple[str, str]]) -> None:
+    """Two columns on stdout."""
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        print(f"  {name:<{width}}  {value}")

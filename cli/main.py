@@ -11,11 +11,10 @@ command line is at fault; 70 a bug in detc.
 from __future__ import annotations
 
 import sys
-from importlib import import_module
-from typing import Any
 
 import typer
-from typer.core import TyperGroup
+
+from detc.cli.lazy import lazy_group
 
 # in the order of an experiment's life
 COMMANDS = (
@@ -35,25 +34,7 @@ COMMANDS = (
 )
 
 
-class _LazyGroup(TyperGroup):
-    """A group whose commands are imported when they are asked for."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        return typer.main.get_command(import_module(f"detc.cli.{cmd_name}").app)
-
-
-root = typer.Typer(
-    cls=_LazyGroup,
-    name="detc",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="A declarative, graph-compiled language for object detection.",
-)
+root = lazy_group("detc.cli", COMMANDS, name="detc")
 
 
 def _version(wanted: bool) -> None:

@@ -35,12 +35,12 @@ class Chart:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One line of the table of classes; AP values are NaN where a class has no object."""
+    """One line of the table of classes; AP values are NaN where there is none."""
 
     name: str
     ap: float
     ap50: float
-    objects: int
+    objects: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,7 @@ class Report:
             )
             out += f"<div><h2>Metrics</h2><table>{rows}</table></div>"
         if self.classes:
-            rows = "".join(
-                f"<tr><td>{escape(r.name)}</td><td class=n>{r.objects}</td><td class=n>{number(r.ap)}</td>"
-                f"<td>{bar(r.ap)}</td><td class=n>{number(r.ap50)}</td></tr>"
-                for r in self.classes
-            )
+            rows = "".join(map(class_row, self.classes))
             head = "<tr><th>class</th><th>objects</th><th>AP</th><th></th><th>AP50</th></tr>"
             out += f"<div><h2>Classes</h2><table>{head}{rows}</table></div>"
         return f'<section class="tables">{out}</section>' if out else ""
@@ -126,6 +122,15 @@ class Report:
         return (
             f"<h2>Spec</h2><details><summary>resolved spec</summary><pre>{escape(self.spec)}</pre></details>"
         )
+
+
+def class_row(row: ClassRow) -> str:
+    """A line of the table of classes."""
+    objects = "" if row.objects is None else f"{row.objects:,}"
+    return (
+        f"<tr><td>{escape(row.name)}</td><td class=n>{objects}</td><td class=n>{number(row.ap)}</td>"
+        f"<td>{bar(row.ap)}</td><td class=n>{number(row.ap50)}</td></tr>"
+    )
 
 
 def number(value: float) -> str:
