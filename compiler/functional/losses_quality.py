@@ -28,8 +28,8 @@ def quality_focal(
     from detc.nativeops import ops
 
     logits_BNC = flat(logits, target_BNC.shape[-1]).float()
-    loss_BNC = ops.quality_focal_loss(logits_BNC, target_BNC.float(), beta=beta)
-    return _averaged(loss_BNC, target_BNC if norm is None else norm, least)
+    loss = ops.quality_focal_loss(logits_BNC, target_BNC.float(), beta=beta, reduction="sum")
+    return _averaged(loss, target_BNC if norm is None else norm, least)
 
 
 def varifocal(
@@ -45,8 +45,8 @@ def varifocal(
     from detc.nativeops import ops
 
     logits_BNC = flat(logits, target_BNC.shape[-1]).float()
-    loss_BNC = ops.varifocal_loss(logits_BNC, target_BNC.float(), alpha=alpha, gamma=gamma)
-    return _averaged(loss_BNC, target_BNC if norm is None else norm, least)
+    loss = ops.varifocal_loss(logits_BNC, target_BNC.float(), alpha=alpha, gamma=gamma, reduction="sum")
+    return _averaged(loss, target_BNC if norm is None else norm, least)
 
 
 def binary_cross_entropy(

@@ -1,5 +1,6 @@
 """The public functions of the native ops. Importing this registers all of them as ``torch.ops.detc.<name>``; nothing is built yet."""
 
+from detc.nativeops.ops.dynamic_soft_label import dynamic_soft_label
 from detc.nativeops.ops.focal_loss import quality_focal_loss, sigmoid_focal_loss, varifocal_loss
 from detc.nativeops.ops.nms import NmsResult, batched_nms, nms
 from detc.nativeops.ops.roi_align import multilevel_roi_align, roi_align
@@ -7,6 +8,7 @@ from detc.nativeops.ops.roi_align import multilevel_roi_align, roi_align
 __all__ = [
     "NmsResult",
     "batched_nms",
+    "dynamic_soft_label",
     "multilevel_roi_align",
     "nms",
     "quality_focal_loss",
