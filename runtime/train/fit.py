@@ -246,8 +246,9 @@ def describe(spec: TrainSpec, program: Any, device: torch.device, world: World, 
     options = spec.optim.model_dump()
     options.pop("lr")
     shown = ", ".join(f"{k} {v}" for k, v in options.items())
+    rate = base_rate(spec.optim, spec.batch)
     return [
         f"{total:,} parameters" + (f", {frozen:,} of them frozen" if frozen else "") + f"; {where}",
         f"batch {spec.batch} ({', '.join(parts)}); {per_epoch} iterations an epoch, {clock.total} in all",
-        f"{type(spec.optim).__name__}: lr {base_rate(spec.optim, spec.batch):g} (written {spec.optim.lr}), {shown}",
+        f"{type(spec.optim).__name__}: lr {rate:g} (written {spec.optim.lr}), {shown}",
     ]
