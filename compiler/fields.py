@@ -181,6 +181,7 @@ def pipelines(body: Body) -> dict[str, tuple[NamedStep, ...]]:
     ctx = body.ctx
     pending: dict[str, list[_Pending]] = {}
     derived: list[Block] = []
+    claims: list[tuple[Active, list[str]]] = []
     for block in body.blocks:
         stmt = block.stmt
         name = str(stmt.label) if stmt.label is not None else "train"
@@ -220,12 +221,13 @@ def pipelines(body: Body) -> dict[str, tuple[NamedStep, ...]]:
         base = [_Pending(p.name, p.value, p.scope, p.origin, Edits(list(p.edits.items))) for p in pending[stmt.base.name]]
         base += _unique_steps(ctx, [s for s in stmt.body if isinstance(s, ast.StepStmt)], block)
         pending[str(stmt.label)] = _edit_steps(ctx, str(stmt.label), base, [*actives, *outer])
-        for a in actives:
-            if not a.claim.hits:
-                names = [p.name for p in base]
-                label = "no such step" + did_you_mean(a.path[0].name, names)
-                ctx.report.add(*error("DET0407", f"`{a.claim.kind} {a.claim.text}` names no step", a.origin, label).diagnostics)
-    return {name: _build(ctx, name, items) for name, items in pending.items()}
+        claims += [(a, [p.name for p in base]) for a in actives]
+    built = {name: _build(ctx, name, items) for name, items in pending.items()}
+    for a, names in claims:  # edits of a step's fields arrive when the step is built
+        if not a.claim.hits:
+            label = "no such step" + did_you_mean(a.path[0].name, names)
+            ctx.report.add(*error("DET0407", f"`{a.claim.kind} {a.claim.text}` names no step", a.origin, label).diagnostics)
+    return built
 
 
 def _unique_steps(ctx: Elaborator, steps: list[ast.StepStmt], block: Block) -> list[_Pending]:

@@ -61,7 +61,7 @@ class ParamScope:
     """The scope of params, edits and data/train fields: params of one level and its bases, no wires."""
 
     def __init__(self, owner: Instance, level: int, extra: dict[str, Thunk] | None = None, module: Module | None = None) -> None:
-        self.owner, self.level, self.extra = owner, level, extra or {}
+        self.owner, self.level, self.extra = owner, level, extra if extra is not None else {}
         self.module = module or owner.chain[level].module
         self.via = owner.via
 

@@ -227,6 +227,8 @@ def elements(value: Value) -> list[Value] | None:
 
 def raw(value: Value) -> Any:
     """Plain Python data of a compile-time value: lists and dicts without origins."""
+    if not isinstance(value, Value):
+        return value  # plain already
     data = value.data
     if data is POISON:
         raise Poisoned

@@ -103,7 +103,7 @@ class DetectionDataset:
             return 1, 1, 0.0
         last = pads[-1]
         bucket = self.fields.bucket if self.train and last.size is None else 1
-        return last.align, bucket, last.fill
+        return last.align or 1, bucket, last.fill
 
     def _in_use(self) -> list[str]:
         return [n for n in self.pipelines if n != "val"] if self.train else ["val"]

@@ -25,20 +25,21 @@ class Pad(DataStep):
     random = False
     pads = True
     size: Size | None = None
-    align: int = Field(1, ge=1)
+    align: int | None = Field(None, ge=1)
     fill: float | list[float] = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> Pad:
         if isinstance(self.fill, list) and len(self.fill) != 3:
             raise ValueError(f"fill is one number or three (RGB): {self.fill}")
-        if self.size and (self.size.width % self.align or self.size.height % self.align):
+        if self.size and self.align and (self.size.width % self.align or self.size.height % self.align):
             raise ValueError(f"size {self.size} is not a multiple of align = {self.align}")
         return self
 
     def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
         if self.size is None:
-            height, width = (-(-n // self.align) * self.align for n in (sample.height, sample.width))
+            align = self.align or 1
+            height, width = (-(-n // align) * align for n in (sample.height, sample.width))
         else:
             height, width = self.size.height, self.size.width
             if sample.height > height or sample.width > width:
