@@ -47,12 +47,9 @@ def apply(frame: Frame, callee: Value, inputs: Inputs, origin: Origin) -> Value:
         raise Poisoned
     data = callee.data
     if isinstance(data, Builtin):
-        from detc.compiler.functions import WIRE_FUNCTIONS
-        from detc.compiler.primitives import find
+        from detc.compiler.functions import on_wires
 
-        cls = find("", WIRE_FUNCTIONS.get(data.name, data.name))
-        if cls is not None:
-            data = PrimitiveRef(cls)
+        data = on_wires(data.name) or data
     if isinstance(data, (PrimitiveRef, TemplateRef)):
         data = Construct(data, (), callee.origin)
     if isinstance(data, NodeHandle):
@@ -169,7 +166,7 @@ def _bind(frame: Frame, op: Op, inputs: Inputs, origin: Origin) -> list[tuple[Po
         elif positional:
             bound.append((port, positional.pop(0)))
         elif port.optional:
-            bound.append((port, None))
+            bound.append((port, _by_name(frame, port.name) if _ambient(port) else None))
         else:
             outside = _by_name(frame, port.name)
             if outside is None:
@@ -185,6 +182,12 @@ def _bind(frame: Frame, op: Op, inputs: Inputs, origin: Origin) -> list[tuple[Po
         wanted = ", ".join(p.name for p in ports)
         raise error("DET0309", f"{op.name} takes {len(ports)} inputs ({wanted}), and {len(inputs)} are given", origin, "applied here")
     return bound
+
+
+def _ambient(port: Port) -> bool:
+    """Optional inputs that are taken from around if they are there: the image and the ground truth."""
+    types = port.types if isinstance(port.types, tuple) else (port.types,)
+    return types == (Image,) or port.kinds == ("instances",)
 
 
 def _by_name(frame: Frame, name: str) -> Value | None:

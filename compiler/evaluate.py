@@ -263,9 +263,10 @@ def _call(e: ast.Call, s: Scope) -> Value:
     data = callee.data
     args = call_args(e.args, s)
     if isinstance(data, Builtin):
-        wired = next((a for a in args if is_wire(a.value.data)), None)
-        if wired is not None and data.name in functions.WIRE_FUNCTIONS:
-            return _apply_named(functions.WIRE_FUNCTIONS[data.name], args, e.span, origin, s)
+        if data.name != "len" and any(is_wire(a.value.data) for a in args):
+            ref = functions.on_wires(data.name)
+            if ref is not None:
+                return _apply_with_params(ref, args, e.span, origin, s)
         return functions.call(data.name, args, origin, s)
     if isinstance(data, PrimitiveRef):
         if any(is_wire(a.value.data) for a in args):
@@ -277,12 +278,6 @@ def _call(e: ast.Call, s: Scope) -> Value:
     if made is not None:
         return made
     raise error("DET0301", f"a {kind_of(callee)} cannot be called", origin, "called here")
-
-
-def _apply_named(name: str, args: tuple[BoundArg, ...], span: Span, origin: Origin, s: Scope) -> Value:
-    found = s.module.lookup(name) or s.module.lookup("std") and _std_op(name)
-    assert isinstance(found, PrimitiveRef), name
-    return _apply_with_params(found, args, span, origin, s)
 
 
 def _std_op(name: str) -> PrimitiveRef:

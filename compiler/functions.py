@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from detc.compiler import types as T
 from detc.compiler.dims import Dim, dim
-from detc.compiler.values import BoundArg, Labels, Span1, Value, elements, is_wire, kind_of, raw, show
+from detc.compiler.primitives import find
+from detc.compiler.values import BoundArg, Labels, PrimitiveRef, Span1, Value, elements, is_wire, kind_of, raw, show
 from detc.dsl.diagnostics import error
 from detc.dsl.source import Origin
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 TWO = dim(2)
 WIRE_FUNCTIONS = {"mean": "mean", "sum": "sum", "min": "minimum", "max": "maximum"}
 TEST_INPUTS = ("map", "pyramid", "image", "tensor", "instances", "proposals")
+
+
+def on_wires(name: str) -> PrimitiveRef | None:
+    """The op that a function stands for when it is given wires, or None."""
+    cls = find("", WIRE_FUNCTIONS.get(name, name)) or find("std.ops", WIRE_FUNCTIONS.get(name, name))
+    return PrimitiveRef(cls) if cls is not None else None
 
 
 def call(name: str, args: tuple[BoundArg, ...], origin: Origin, scope: Scope) -> Value:
