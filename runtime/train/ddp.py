@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import tempfile
@@ -96,10 +97,13 @@ def synchronise(graph: nn.Module, device: torch.device, unused: bool) -> Distrib
     """
     from torch.nn.parallel import DistributedDataParallel
 
+    known = inspect.signature(DistributedDataParallel).parameters
+    # torch 2.15 renamed the option.
+    buffers = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
     return DistributedDataParallel(
         graph,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
+        **buffers,
         gradient_as_bucket_view=True,
         find_unused_parameters=unused,
     )
