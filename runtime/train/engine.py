@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ def set_seeds(seed: int, rank: int) -> None:
 
 
 def _train_process(job: _Job) -> TrainResult:
-    from detc.runtime.train.validate import evaluate
+    from detc.runtime.train.validate import Validator
 
     keep_large_blocks()
     run = job.run
@@ -157,7 +157,7 @@ def _train_process(job: _Job) -> TrainResult:
     set_seeds(spec.seed, 0)  # the same initial weights in every process
     program = (job.build or _build)(run)
     if not job.resume:
-        for report in initialise(program, run.model.sources, weights_dir=job.weights_dir, init=job.init):
+        for report in initialise(program, sources_of(run), weights_dir=job.weights_dir, init=job.init):
             for line in report.lines():
                 display.say(line)
     set_seeds(spec.seed, world.rank)
@@ -165,10 +165,15 @@ def _train_process(job: _Job) -> TrainResult:
     per_epoch = -(-len(feed) // spec.accumulate)
     for line in describe(spec, program, device, world, per_epoch):
         display.say(line)
-
-    def validate() -> Mapping[str, float]:
-        return evaluate(program, data, device=device, batch=feed.batch, workers=job.workers, world=world)
-
+    validate = Validator(
+        program,
+        data,
+        device=device,
+        batch=feed.batch,
+        workers=job.workers,
+        world=world,
+        channels_last=bool(spec.fields.get("channels_last", True)),
+    )
     result = fit(
         program,
         spec,
@@ -185,9 +190,15 @@ def _train_process(job: _Job) -> TrainResult:
         limit=job.limit,
     )
     if world.first:
-        _finish(job, result, program, device, display)
+        _finish(job, result, device, display)
     world.barrier()
     return result
+
+
+def sources_of(run: Any) -> dict[str, tuple[str, Any]]:
+    """The `from` clauses of a run: node path ("" for the model) -> (text, place)."""
+    whole = {"": run.weights} if run.weights is not None else {}
+    return {**whole, **run.model.sources}
 
 
 def _build(run: Any) -> Any:
@@ -225,20 +236,16 @@ class LoaderFeed:
         return iter(self._loader)
 
 
-def _finish(job: _Job, result: TrainResult, program: Any, device: torch.device, display: Display) -> None:
+def _finish(job: _Job, result: TrainResult, device: torch.device, display: Display) -> None:
     """Curves, drawings and the last words; by the first process."""
     if result.stopped == "interrupted":
         display.say(f"stopped at epoch {result.epochs:.4g}; go on with `--resume` (from {result.last})")
         return
     draw_curves(read_rows(result.out / "metrics.jsonl"), result.out / "curves.png")
     if job.draw and result.best is not None:
-        from detc.runtime.train.checkpoint import read_checkpoint
-        from detc.runtime.train.validate import draw_predictions
-
-        program.model.load_state_dict(read_checkpoint(result.best).model)
         folder = result.out / "drawings"
-        draw_predictions(program, job.run.data, folder, device=device, count=job.draw)
-        display.say(f"drawings of {job.draw} validation images: {folder}")
+        count = _draw(job, result.best, device, folder)
+        display.say(f"drawings of {count} validation images, annotated beside found: {folder}")
     why = {"stale": " (no better for long)", "limit": " (as many iterations as asked for)"}.get(
         result.stopped, ""
     )
@@ -248,6 +255,21 @@ def _finish(job: _Job, result: TrainResult, program: Any, device: torch.device, 
         words = "  ".join(f"{k} {m[k]:.4f}" for k in ("ap", "ap50", "ap75") if k in m)
         display.say(f"best: {words}  {result.best}")
     display.say(f"last: {result.last}")
+
+
+def _draw(job: _Job, weights: Path, device: torch.device, folder: Path) -> int:
+    from detc.runtime.gallery import gallery
+    from detc.runtime.load import assemble
+
+    detector = assemble(job.run, weights, str(weights), device)
+    data: DataSpec = job.run.data
+    records = data.source.open("val", list(data.classes)).records
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = list(gallery(detector, records, limit=job.draw))
+    for caption, picture in drawn:
+        name = Path(caption.partition(":")[0]).stem
+        picture.save(folder / f"{name}.jpg", quality=92)
+    return len(drawn)
 
 
 def override(run: Any, **fields: Any) -> Any:

@@ -27,13 +27,13 @@ def initialise(
     """Load what the `from "…"` clauses of a spec name, or what `--init` says instead.
 
     Args:
-        program: has `model` and `needs` (mean, std, order of the model's own normalisation).
+        program: a compiled program.
         sources: node path ("" for the whole model) -> (the `from` text, its place).
         weights_dir: `--weights-dir`.
         init: None for the spec's sources, "random" for none of them, else a file to load what fits from.
 
     Raises:
-        DetError: DET0901 (cannot be had), DET0902 (another model's), DET0903 (unreadable), DET0905 (the
+        DetError: DET0901 (cannot be had), DET0902 (another model's), DET0911 (unreadable), DET0912 (the
         weights
             expect another channel order or normalisation than the model applies).
     """
@@ -42,10 +42,12 @@ def initialise(
     if init is not None:
         return [load_source(program.model, "", init, None, weights_dir=weights_dir)]
     reports = []
+    own = model_convention(program)
     # Outer nodes first, so that a node's own `from` has the last word.
     for path in sorted(sources, key=lambda p: (p.count("."), p)):
         source, origin = sources[path]
-        _check_convention(source, program.needs, origin)
+        if own is not None:
+            _check_convention(source, own, origin)
         reports.append(load_source(program.model, path, source, origin, weights_dir=weights_dir))
     return reports
 
@@ -67,15 +69,20 @@ def load_source(
     return load_fitting(model, state, source, path=path, file=str(file), origin=origin)
 
 
-def _check_convention(source: str, needs: Mapping[str, Any], origin: Origin | None) -> None:
+def model_convention(program: Any) -> Convention | None:
+    """What the `Normalize` op at the top of the model's graph does; None if there is no such op."""
+    spec = getattr(program, "spec", None)
+    for node in spec.infer.nodes() if spec is not None else ():
+        if node.op is not None and type(node.op).__name__ == "Normalize":
+            op = node.op
+            return Convention(str(getattr(op, "order", "rgb")).lower(), _triple(op.mean), _triple(op.std))
+    return None
+
+
+def _check_convention(source: str, actual: Convention, origin: Origin | None) -> None:
     expected = convention_of(source)
-    if expected is None or not needs.get("mean"):
+    if expected is None:
         return
-    actual = Convention(
-        str(needs.get("order", "rgb")).lower(),
-        _triple(needs["mean"]),
-        _triple(needs["std"]),
-    )
     wrong = []
     if actual.order != expected.order:
         wrong.append(f"channel order {expected.order.upper()} (the model has {actual.order.upper()})")
@@ -89,7 +96,7 @@ def _check_convention(source: str, needs: Mapping[str, Any], origin: Origin | No
 
 def _clash(source: str, wrong: list[str], origin: Origin | None) -> DetError:
     return error(
-        "DET0905",
+        "DET0912",
         f"the weights `{source}` were trained with {' and '.join(wrong)}",
         origin,
         "asked for here",

@@ -52,7 +52,7 @@ def read_file(path: Path) -> Any:
     """What a weight file holds, on the CPU: tensors in dicts, plain values, inert stand-ins.
 
     Raises:
-        DetError: DET0901 if there is no such file; DET0903 if it cannot be read without executing code, or
+        DetError: DET0901 if there is no such file; DET0911 if it cannot be read without executing code, or
         at all.
     """
     if not path.is_file():
@@ -66,7 +66,7 @@ def read_file(path: Path) -> Any:
         raise _refused(path, str(exc)) from exc
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as exc:
         raise error(
-            "DET0903", f"{path} is not a weight file that torch can read: {_first_line(exc)}"
+            "DET0911", f"{path} is not a weight file that torch can read: {_first_line(exc)}"
         ) from exc
 
 
@@ -77,7 +77,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as exc:
-        raise error("DET0903", f"{path} is not a safetensors file: {_first_line(exc)}") from exc
+        raise error("DET0911", f"{path} is not a safetensors file: {_first_line(exc)}") from exc
 
 
 def _stand_ins(path: Path) -> Any:
@@ -95,7 +95,7 @@ def _stand_ins(path: Path) -> Any:
 
 def _refused(path: Path, what: str) -> DetError:
     return error(
-        "DET0903",
+        "DET0911",
         f"{path} would run code when loaded ({what.strip().splitlines()[0]}), so it was not",
         help='save its state_dict alone: `torch.save(model.state_dict(), "weights.pt")`, or as safetensors',
     )
@@ -113,12 +113,12 @@ def tensors_of(data: Any, path: Path) -> dict[str, Tensor]:
     (`module.`, `_orig_mod.`).
 
     Raises:
-        DetError: DET0903 if there are no named tensors.
+        DetError: DET0911 if there are no named tensors.
     """
     found = _find(data)
     if not found:
         keys = ", ".join(map(str, list(data)[:5])) if isinstance(data, Mapping) else type(data).__name__
-        raise error("DET0903", f"{path} holds no named tensors (it holds: {keys})")
+        raise error("DET0911", f"{path} holds no named tensors (it holds: {keys})")
     for prefix in ("module.", "_orig_mod."):
         if all(k.startswith(prefix) for k in found):
             found = {k.removeprefix(prefix): v for k, v in found.items()}
