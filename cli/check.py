@@ -10,7 +10,7 @@ import typer
 from detc.cli.console import Json, Run, Sets, command, count, print_json, show
 
 if TYPE_CHECKING:
-    from detc.compiler.spec import ResolvedRun
+    from detc.compiler.check import CheckResult, ResolvedRun
 
 app = command()
 
@@ -43,17 +43,20 @@ def check(
             }
         )
     else:
-        for spec, result in results.items():
-            show(result.report.diagnostics)
-            if not result.report.errors and not quiet:
-                for name, resolved in result.runs.items():
-                    print(f"{spec}{f', run {name}' if name else ''}: {summary(resolved)}")
-                if not result.runs:
-                    print(f"{spec}: fine")
-        if errors:
-            print(count(errors, "error"), file=sys.stderr)
+        show([d for result in results.values() for d in result.report.diagnostics])
+        for spec, result in {} if quiet else results.items():
+            for line in fine(result):
+                print(f"{spec}: {line}")
     if errors:
         raise typer.Exit(1)
+
+
+def fine(result: CheckResult) -> list[str]:
+    """A line for each run, if all is well."""
+    if result.report.errors:
+        return []
+    runs = [f"{f'run {name}: ' if name else ''}{summary(run)}" for name, run in result.runs.items()]
+    return runs or ["fine"]
 
 
 def facts(run: ResolvedRun) -> dict[str, object]:

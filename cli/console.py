@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json as json_module
-import os
-import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from detc.compiler.check import CheckResult
-    from detc.compiler.spec import ResolvedRun
+    from detc.compiler.check import CheckResult, ResolvedRun
     from detc.dsl.diagnostics import Diagnostic
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A .det file.")]
@@ -30,21 +27,14 @@ def command(**options: Any) -> typer.Typer:
     return typer.Typer(add_completion=False, context_settings=help_names, **options)
 
 
-def wants_color(stream: TextIO) -> bool:
-    """Colour on terminals only, and never with NO_COLOR (https://no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def show(diagnostics: Iterable[Diagnostic], *, as_json: bool = False) -> None:
-    """Print diagnostics: text to stderr, or one JSON object to stdout."""
+def show(diagnostics: Sequence[Diagnostic], *, as_json: bool = False) -> None:
+    """Print diagnostics: text to stderr (in colour on a terminal), or one JSON object to stdout."""
     from detc.dsl import render
 
     if as_json:
         print_json({"diagnostics": [render.to_json(d) for d in diagnostics]})
-        return
-    color = wants_color(sys.stderr)
-    for diagnostic in diagnostics:
-        print(render.render(diagnostic, color=color), file=sys.stderr)
+    else:
+        render.report(diagnostics)
 
 
 def print_json(data: Any) -> None:

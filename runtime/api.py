@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from detc.dsl.diagnostics import DetError
 
 if TYPE_CHECKING:
-    from detc.compiler.spec import ResolvedRun
+    from detc.compiler.check import ResolvedRun
     from detc.runtime.train.fit import TrainResult
 
 

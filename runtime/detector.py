@@ -20,7 +20,7 @@ from detc.runtime.results import Detections
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from detc.compiler.spec import ResolvedRun
+    from detc.compiler.check import ResolvedRun
 
 OnError = Callable[[ImageError], None]
 
