@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+
+def area(boxes: Tensor) -> Tensor:
+    """``(x2 - x1) * (y2 - y1)``: negative for a box inverted along one axis."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -15,12 +22,37 @@ def intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return inter, area(a) + area(b) - inter
 
 
-def area(boxes: Tensor) -> Tensor:
-    """``(x2 - x1) * (y2 - y1)``: negative for a box inverted along one axis."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-
-
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU of every box of ``a [..., N, 4]`` with every box of ``b [..., M, 4]``: ``[..., N, M]``; NaN for two empty boxes."""
     inter, union = intersection_and_union(a[..., :, None, :], b[..., None, :, :])
     return inter / union
+
+
+def overlap(a: Tensor, b: Tensor, kind: str) -> Tensor:
+    """IoU, GIoU, DIoU or CIoU of broadcastable boxes: ``[...]``. Quotients with a denominator that is not positive are 0."""
+    inter, union = intersection_and_union(a, b)
+    iou = _ratio(inter, union)
+    if kind == "iou":
+        return iou
+    outer = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    if kind == "giou":
+        hull = outer[..., 0] * outer[..., 1]
+        return iou - _ratio(hull - union, hull)
+    apart = a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]
+    diou = iou - _ratio(apart.square().sum(-1), 4 * outer.square().sum(-1))
+    if kind == "diou":
+        return diou
+    shape = (4 / math.pi**2) * (_angle(b) - _angle(a)).square()
+    trade_off = _ratio(shape, 1 - iou + shape).detach()
+    return diou - trade_off * shape
+
+
+def _ratio(x: Tensor, y: Tensor) -> Tensor:
+    none = y <= 0
+    return torch.where(none, 0.0, x / torch.where(none, 1.0, y))
+
+
+def _angle(boxes: Tensor) -> Tensor:
+    w, h = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    none = (w == 0) & (h == 0)
+    return torch.atan2(w, torch.where(none, 1.0, h))
