@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Choice(DataStep):
-    """Draw one of `options` for each sample, evenly or by `weights`."""
+    """Draw one of `options` for each sample, evenly or by `weights`. An option is a step or a list of steps."""
 
     module = "std.data.steps"
-    options: list[Step] = Field(min_length=1)
+    options: list[Step | list[Step]] = Field(min_length=1)
     weights: list[float] | None = None
 
     @model_validator(mode="after")
@@ -29,28 +29,30 @@ class Choice(DataStep):
                 raise ValueError(f"{len(self.weights)} weights for {len(self.options)} options")
             if min(self.weights) < 0 or sum(self.weights) <= 0:
                 raise ValueError(f"weights must be positive: {self.weights}")
+        if any(step.pads for step in self._all()):
+            raise ValueError("padding comes after a choice, not inside it")
         return self
 
     def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
         p = None if self.weights is None else [w / sum(self.weights) for w in self.weights]
-        step = self.options[int(rng.choice(len(self.options), p=p))]
-        result: Sample = step.build()(sample, rng, draw)
-        return result
+        option = self.options[int(rng.choice(len(self.options), p=p))]
+        for step in option if isinstance(option, list) else [option]:
+            sample = step.build()(sample, rng, draw)
+        return sample
 
-    # What a choice reads, moves and pads is what any of its options does.
+    def _all(self) -> list[Step]:
+        return [s for o in self.options for s in (o if isinstance(o, list) else [o])]
+
+    # What a choice reads, writes and moves is what any of its steps does.
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(dict.fromkeys(f for o in self.options for f in o.reads))
+        return tuple(dict.fromkeys(f for s in self._all() for f in s.reads))
 
     @property
     def writes(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(dict.fromkeys(f for o in self.options for f in o.writes))
+        return tuple(dict.fromkeys(f for s in self._all() for f in s.writes))
 
     @property
     def geometric(self) -> bool:  # type: ignore[override]
-        return any(o.geometric for o in self.options)
-
-    @property
-    def pads(self) -> bool:  # type: ignore[override]
-        return any(o.pads for o in self.options)
+        return any(s.geometric for s in self._all())

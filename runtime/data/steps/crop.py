@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from detc.compiler.spec import Size
 from detc.runtime.data.steps.base import DataStep, Draw, between, uniform
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Crop(DataStep):
     """Cut a random window of `size` (width x height); a smaller image stays as it is along that side.
 
+    With `smallest`, the window's sides are drawn between that and `size`.
     Boxes are clipped; one with less than `keep` of its area left, or thinner than a pixel, goes. With `tight`,
     boxes shrink to what is left of their masks. `empty = false` tries up to ten windows for one with an object.
     """
@@ -28,9 +29,20 @@ class Crop(DataStep):
     keep: float = Field(0.0, ge=0, le=1)
     tight: bool = False
     empty: bool = True
+    smallest: Size | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Crop:
+        if self.smallest and (self.smallest.width > self.size.width or self.smallest.height > self.size.height):
+            raise ValueError(f"smallest = {self.smallest} exceeds size = {self.size}")
+        return self
 
     def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
-        height, width = min(self.size.height, sample.height), min(self.size.width, sample.width)
+        height, width = self.size.height, self.size.width
+        if self.smallest:
+            height = int(rng.integers(self.smallest.height, height + 1))
+            width = int(rng.integers(self.smallest.width, width + 1))
+        height, width = min(height, sample.height), min(width, sample.width)
         wanted = not self.empty and len(sample.truth()[0]) > 0
         cut = sample
         for _ in range(10 if wanted else 1):

@@ -1,0 +1,191 @@
+"""The built-in sample set: shapes on textured backgrounds, in COCO format with masks.
+
+Made from a seed alone, image by image, so that it is the same on every machine and with any number of
+processes (up to the JPEG encoder's rounding).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detc.runtime.data.shapes import CLASSES, coverage, outline, polygons, pose
+from detc.runtime.data.textures import background, develop, surface
+
+Array = np.ndarray[Any, Any]
+VERSION = 1
+MARKER = "synth.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a sample set is made from; sizes are sides in pixels."""
+
+    train: int = 600
+    val: int = 100
+    seed: int = 0
+    smallest: int = 160
+    largest: int = 256
+    most_objects: int = 7
+    version: int = VERSION
+
+
+def generate(
+    root: str | Path,
+    images: int = 600,
+    seed: int = 0,
+    *,
+    val: int = 100,
+    smallest: int = 160,
+    largest: int = 256,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Make the sample set under `root`, unless it is there already with the same settings.
+
+    Writes `train/`, `val/` (JPEG), `annotations/train.json`, `annotations/val.json`.
+
+    Args:
+        images, val: images in the two splits.
+        workers: processes; as many as there are cores by default.
+        progress: called with (done, total) now and then.
+
+    Returns:
+        `root`.
+
+    Raises:
+        ValueError: if `root` holds something else, or sizes are out of order.
+    """
+    settings = Settings(images, val, seed, smallest, largest)
+    if not 32 <= smallest <= largest or images < 1 or val < 0:
+        raise ValueError(f"a sample set needs images >= 1 and 32 <= smallest <= largest, not {settings}")
+    root = Path(root)
+    if read_marker(root) == asdict(settings):
+        return root
+    if root.exists() and any(root.iterdir()) and read_marker(root) is None:
+        raise ValueError(f"{root} is not empty and holds no sample set; choose another folder")
+    part = root.with_name(root.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    for name in ("train", "val", "annotations"):
+        (part / name).mkdir(parents=True)
+    _fill(part, settings, workers, progress)
+    (part / MARKER).write_text(json.dumps(asdict(settings), indent=1) + "\n")
+    if root.exists():
+        shutil.rmtree(root)
+    part.rename(root)
+    return root
+
+
+def read_marker(root: Path) -> dict[str, Any] | None:
+    """The settings of the sample set under `root`, or None if there is none."""
+    try:
+        found = json.loads((root / MARKER).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _fill(part: Path, settings: Settings, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
+    jobs = [("train", i) for i in range(settings.train)] + [("val", i) for i in range(settings.val)]
+    entries: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
+    workers = workers or os.cpu_count() or 1
+    with ProcessPoolExecutor(workers) as pool:
+        results = pool.map(_make, *zip(*[(part, settings, s, i) for s, i in jobs], strict=True), chunksize=10)
+        for done, ((split, _), entry) in enumerate(zip(jobs, results, strict=True), 1):
+            entries[split].append(entry)
+            if progress is not None and (done % 20 == 0 or done == len(jobs)):
+                progress(done, len(jobs))
+    for split, items in entries.items():
+        (part / "annotations" / f"{split}.json").write_text(json.dumps(_coco(items)))
+
+
+def _coco(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    images, annotations = [], []
+    for i, entry in enumerate(entries, 1):
+        images.append({"id": i, **entry["image"]})
+        for item in entry["objects"]:
+            annotations.append({"id": len(annotations) + 1, "image_id": i, "iscrowd": 0, **item})
+    categories = [{"id": i, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASSES, 1)]
+    return {"info": {"description": "detc sample set"}, "categories": categories, "images": images, "annotations": annotations}
+
+
+def _make(part: Path, settings: Settings, split: str, index: int) -> dict[str, Any]:
+    """Draw one image, write it, and return its annotation."""
+    from PIL import Image
+
+    rng = np.random.default_rng([settings.seed, ("train", "val").index(split), index])
+    height, width = (int(n) for n in rng.integers(settings.smallest, settings.largest + 1, 2))
+    pixels, masks, kinds = draw(height, width, rng, settings.most_objects)
+    name = f"{index:06d}.jpg"
+    Image.fromarray(pixels).save(part / split / name, quality=int(rng.integers(75, 96)))
+    objects = []
+    for mask, kind in zip(masks, kinds, strict=True):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        x, y = int(columns[0]), int(rows[0])
+        objects.append(
+            {
+                "category_id": CLASSES.index(kind) + 1,
+                "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+                "area": int(mask.sum()),
+                "segmentation": polygons(mask),
+            }
+        )
+    return {"image": {"file_name": name, "width": width, "height": height}, "objects": objects}
+
+
+def draw(height: int, width: int, rng: np.random.Generator, most: int) -> tuple[Array, list[Array], list[str]]:
+    """An image uint8 [H, W, 3] with 1 to `most` objects; their visible masks, bool [H, W], and classes.
+
+    Later objects lie on top. None hides more than 40 % of another, and at least 70 % of each lies inside.
+    """
+    image = background(height, width, rng)
+    masks: list[Array] = []
+    full: list[int] = []
+    kinds: list[str] = []
+    for _ in range(int(rng.integers(1, most + 1))):
+        for _ in range(12):
+            kind = CLASSES[int(rng.integers(len(CLASSES)))]
+            radius = min(height, width) * rng.uniform(0.08, 0.24)
+            centre = (rng.uniform(0, width), rng.uniform(0, height))
+            shape = pose(outline(kind, rng), radius, centre, rng)
+            alpha, share = coverage(shape, height, width)
+            mask = alpha > 0.5
+            hidden = [int((m & ~mask).sum()) < 0.6 * f for m, f in zip(masks, full, strict=True)]
+            if share < 0.7 or not mask.any() or any(hidden):
+                continue
+            _paint(image, alpha, rng)
+            masks = [m & ~mask for m in masks]
+            masks.append(mask)
+            full.append(int(mask.sum()))
+            kinds.append(kind)
+            break
+    return develop(image, rng), masks, kinds
+
+
+def _paint(image: Array, alpha: Array, rng: np.random.Generator) -> None:
+    """Lay an object over the image, in place, with a soft shadow beside it."""
+    from PIL import Image, ImageFilter
+
+    rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
+    margin = 12  # for the shadow: its offset and three times its softness
+    part = (
+        slice(max(rows[0] - margin, 0), rows[-1] + 1 + margin),
+        slice(max(columns[0] - margin, 0), columns[-1] + 1 + margin),
+    )
+    view, cover = image[part], alpha[part]
+    height, width = cover.shape
+    blurred = Image.fromarray((cover * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(3))
+    dy, dx = (int(n) for n in rng.integers(-3, 4, 2))
+    moved = blurred.transform((width, height), Image.Transform.AFFINE, (1, 0, -dx, 0, 1, -dy))
+    shadow = np.asarray(moved, np.float32) / 255
+    view *= 1 - np.float32(rng.uniform(0.1, 0.45)) * shadow[..., None]
+    opaque = cover[..., None] * np.float32(rng.uniform(0.88, 1.0))
+    view += opaque * (surface(height, width, rng) - view)
