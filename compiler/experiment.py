@@ -392,4 +392,4 @@ def _target(construct: Construct, report: Report, edits: list[Active]) -> Target
                 raise error("DET0804", f"`batch` is a number or a range from 1, not {show(value)}", value.origin, "1 .. 16")
             found[name] = (low, high)
     finish(body, edits, report)
-    return TargetSpec(**found)
+    return TargetSpec(**found, stated=frozenset(body.fields))

@@ -157,3 +157,4 @@ class TargetSpec:
     layout: str = "nchw"
     nms: str = "native"  # "native" | "NonMaxSuppression" | "topk" | "EfficientNMS_TRT"
     input: str = "uint8"  # "uint8" | "float32"
+    stated: frozenset[str] = frozenset()  # the fields that the spec writes

@@ -1,0 +1,13 @@
+"""The passes, in order. To add one: write `passes/<what>.py`, list it here, add a test under `tests/passes`."""
+
+from __future__ import annotations
+
+from detc.compiler.passes.fold_norm import fold_norm
+from detc.compiler.passes.manager import Context, Pass, PassError, run, verify
+from detc.compiler.passes.merge_equal import merge_equal
+from detc.compiler.passes.prune_dead import prune_dead
+
+BUILD: tuple[Pass, ...] = (prune_dead,)
+OPTIMISE: tuple[Pass, ...] = (prune_dead, merge_equal, fold_norm, prune_dead)
+
+__all__ = ["BUILD", "OPTIMISE", "Context", "Pass", "PassError", "run", "verify"]

@@ -1,0 +1,91 @@
+"""The deployed module: what the camera gives goes in, boxes in the camera's pixels come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, fx, nn
+
+from detc.compiler.functional import letterbox as lb
+from detc.compiler.spec import TargetSpec
+
+if TYPE_CHECKING:
+    from detc.compiler.check import ResolvedRun
+
+DEFAULT_BOX = (640, 640)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input.
+
+    `box` is (height, width), or None for graphs of dynamic size, which only pad to `align`.
+    """
+
+    box: tuple[int, int] | None
+    align: int
+    fill: tuple[float, ...]
+    stretch: bool = False
+
+
+def preprocessing(run: ResolvedRun, target: TargetSpec) -> Preprocessing:
+    """From the target, else from the data set's `val` pipeline: the size of its resize, padded to the alignment."""
+    steps = [] if run.data is None else [s.step for s in run.data.pipelines.get("val", ())]
+    fill: tuple[float, ...] = (0.0,)
+    align, box, stretch = run.align, None, False
+    for step in steps:
+        if getattr(step, "pads", False):
+            value = getattr(step, "fill", 0.0)
+            fill = tuple(value) if isinstance(value, (list, tuple)) else (float(value),)
+        size = getattr(step, "size", None)
+        if size is not None and getattr(step, "geometric", False) or getattr(step, "pads", False) and size is not None:
+            box = (size.height, size.width)
+            stretch = getattr(step, "mode", "") == "exact" or stretch
+    if target.image is not None:
+        box = (target.image.height, target.image.width)
+    elif "image" in target.stated:
+        box = None
+        return Preprocessing(None, align, fill, stretch)
+    elif box is None:
+        box = DEFAULT_BOX
+    box = (-(-box[0] // align) * align, -(-box[1] // align) * align)
+    return Preprocessing(box, align, fill, stretch)
+
+
+class Deploy(nn.Module):
+    """`forward(image) -> {"boxes", "scores", "labels", "valid", …}`.
+
+    image: uint8 or float32 [B, 3, H, W], RGB, 0..255, any H and W. boxes: float32 [B, K, 4] xyxy in the image's
+    own pixels; scores [B, K] falling; labels [B, K] int64; valid [B, K] bool.
+    """
+
+    def __init__(self, inner: fx.GraphModule, pre: Preprocessing, classes: tuple[str, ...]) -> None:
+        super().__init__()
+        self.inner, self.pre, self.classes = inner, pre, classes
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """See the class."""
+        pre = self.pre
+        fill = list(pre.fill)
+        if pre.box is None:
+            pixels, fit = lb.pad_to(image, pre.align, fill)
+        else:
+            pixels, fit = lb.letterbox(image, pre.box, fill, pre.stretch)
+        outputs = self.inner({"pixels": pixels, "size": lb.content_size(pixels, fit)})
+        result: dict[str, Tensor] = {}
+        for name, value in outputs.items():
+            if name == "detections":
+                result["boxes"] = lb.unletterbox(value["boxes"], image, fit)
+                result.update({k: v for k, v in value.items() if k != "boxes"})
+            elif isinstance(value, Tensor):
+                result[name] = value
+        return result
+
+    @torch.no_grad()
+    def example(self, batch: int = 1) -> Tensor:
+        """A random image of the network's own size, for tracing."""
+        height, width = self.pre.box or (self.pre.align * 4, self.pre.align * 5)
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(0, 256, (batch, 3, height, width), generator=generator, dtype=torch.uint8)
