@@ -16,7 +16,16 @@ from detc.compiler.spec import NamedStep, Step
 from detc.compiler.values import Construct, PrimitiveRef, Value, kind_of, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, did_you_mean, error
-from detc.dsl.source import Origin
+from detc.dsl.source import Origin, Span
+
+
+class FieldScope(ParamScope):
+    """The scope of a field: a param comes before a field of its name, so that `batch = batch` means the param."""
+
+    def find(self, name: str, span: Span) -> Value | None:
+        """A param of this level or of a base, then a field."""
+        found = self.owner.param(name, self.level)
+        return found if found is not None else super().find(name, span)
 
 
 @dataclass(eq=False)
@@ -37,7 +46,7 @@ class Body:
         self.at: list[tuple[ast.AtStmt, ParamScope]] = []
         self._records, self._block_kinds = records, blocks
         for depth in reversed(range(len(instance.chain))):
-            scope = ParamScope(instance, depth, self.fields)
+            scope = FieldScope(instance, depth, self.fields)
             self._read(instance.chain[depth].decl.body, scope)
             for patch in instance.chain[depth].patches:
                 self._read(patch.decl.body, scope)

@@ -102,7 +102,7 @@ _NAME = re.compile(r"(AP|AR)(\d*)([sml]?)(_mask)?")
 
 
 def plain_name(key: str) -> str:
-    """A metric's name in logs: `APs` is "ap_s", `AR100` "ar_100", `AP50_mask` "ap50_mask", `AP/cat` "ap/cat"."""
+    """A metric's name in logs: `APs` is "ap_s", `AR100` "ar_100", `AP50_mask` "ap50_mask"."""
     name, slash, rest = key.partition("/")
     found = _NAME.fullmatch(name)
     if found is None:
