@@ -14,6 +14,7 @@ enum class NmsMethod : int32_t { hard = 0, soft_linear = 1, soft_gaussian = 2, m
 
 struct NmsArgs {
   DType dtype;            // of boxes and scores
+  bool rotated;           // boxes are [B, N, 5]: see rotated_box.h
   const void* boxes;      // [B, N, 4] x1 y1 x2 y2
   const void* scores;     // [B, N, C]
   const int64_t* labels;  // [B, N] when C is 1, or null (the class is c)
@@ -26,7 +27,7 @@ struct NmsArgs {
   int64_t keep;      // K
   bool class_agnostic;
   NmsMethod method;
-  void* out_boxes;      // [B, K, 4]
+  void* out_boxes;      // [B, K, 4], rotated [B, K, 5]
   void* out_scores;     // [B, K]
   int64_t* out_labels;  // [B, K]
   int64_t* out_index;   // [B, K]
@@ -36,14 +37,14 @@ struct NmsArgs {
 void batched_nms_cpu(const NmsArgs& args);
 
 // Indices of the boxes that stay, by score; NaN scores come first, as in torch.sort. `kept` has room for n; returns how many were written.
-int64_t nms_cpu(DType dtype, const void* boxes, const void* scores, int64_t n, double iou_threshold, int64_t* kept);
+int64_t nms_cpu(DType dtype, bool rotated, const void* boxes, const void* scores, int64_t n, double iou_threshold, int64_t* kept);
 
 #ifdef DETC_WITH_CUDA
 int64_t batched_nms_cuda_workspace(const NmsArgs& args);  // bytes
 void batched_nms_cuda(const NmsArgs& args, void* workspace, int64_t workspace_bytes, void* stream);
 // As nms_cpu, on the device; the count goes to *count (device memory).
-int64_t nms_cuda_workspace(DType dtype, int64_t n);
-void nms_cuda(DType dtype, const void* boxes, const void* scores, int64_t n, double iou_threshold, int64_t* kept, int64_t* count,
+int64_t nms_cuda_workspace(DType dtype, bool rotated, int64_t n);
+void nms_cuda(DType dtype, bool rotated, const void* boxes, const void* scores, int64_t n, double iou_threshold, int64_t* kept, int64_t* count,
               void* workspace, int64_t workspace_bytes, void* stream);
 #endif
 

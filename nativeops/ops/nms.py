@@ -21,7 +21,7 @@ METHODS = ("hard", "soft_linear", "soft_gaussian", "matrix_linear", "matrix_gaus
 class NmsResult(NamedTuple):
     """Detections of fixed capacity K an image, by descending score. Where ``valid`` is False everything else is zero."""
 
-    boxes: Tensor  # [B, K, 4], dtype of the boxes given
+    boxes: Tensor  # [B, K, 4] (rotated: 5), dtype of the boxes given
     scores: Tensor  # [B, K]
     labels: Tensor  # [B, K] int64
     index: Tensor  # [B, K] int64: which of the N boxes
@@ -32,7 +32,7 @@ def _fake_batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor | None, iou_
                       *options: object) -> tuple[Tensor, ...]:  # fmt: skip
     B = boxes.shape[0]
     whole = boxes.new_empty(B, keep, dtype=torch.int64)
-    return boxes.new_empty(B, keep, 4), boxes.new_empty(B, keep), whole, torch.empty_like(whole), boxes.new_empty(B, keep, dtype=torch.bool)
+    return boxes.new_empty(B, keep, boxes.shape[2]), boxes.new_empty(B, keep), whole, torch.empty_like(whole), boxes.new_empty(B, keep, dtype=torch.bool)
 
 
 def _fake_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -70,7 +70,8 @@ def batched_nms(
     with ``index`` for gradients.
 
     Args:
-        boxes: ``[B, N, 4]`` x1 y1 x2 y2, or ``[B, N, C, 4]`` with boxes of each class; float32/64, float16 or bfloat16.
+        boxes: ``[B, N, 4]`` x1 y1 x2 y2, or ``[B, N, C, 4]`` with boxes of each class; float32/64, float16 or bfloat16 (computed in
+            float32). With 5 numbers each they are rotated: cx cy w h angle.
         scores: ``[B, N, C]``, or ``[B, N]``: one class, or the classes that ``labels`` gives.
         iou_threshold: a box goes when its IoU with a better kept box is strictly above it (hard, soft_linear). Two boxes of no area have
             IoU NaN and never suppress each other.
@@ -89,8 +90,8 @@ def batched_nms(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}: {method!r}")
-    if boxes.dim() not in (3, 4) or boxes.shape[-1] != 4:
-        raise ValueError(f"boxes must be [B, N, 4] or [B, N, C, 4]: {tuple(boxes.shape)}")
+    if boxes.dim() not in (3, 4) or boxes.shape[-1] not in (4, 5):
+        raise ValueError(f"boxes must be [B, N, 4] or [B, N, C, 4], or end in 5 when rotated: {tuple(boxes.shape)}")
     if scores.dim() not in (2, 3) or scores.shape[:2] != boxes.shape[:2]:
         raise ValueError(f"scores must be [B, N, C] or [B, N] for boxes {tuple(boxes.shape)}: {tuple(scores.shape)}")
     if labels is not None and scores.dim() != 2:
@@ -107,7 +108,7 @@ def batched_nms(
         if boxes.shape[2] != C:
             raise ValueError(f"boxes of {boxes.shape[2]} classes do not fit scores of {C}")
         labels = torch.arange(C, device=boxes.device).expand(B, N, C).reshape(B, N * C)
-        boxes, scores = boxes.reshape(B, N * C, 4), scores.reshape(B, N * C, 1)
+        boxes, scores = boxes.reshape(B, N * C, boxes.shape[3]), scores.reshape(B, N * C, 1)
         per_box = C
     else:
         per_box = 1
@@ -120,7 +121,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Greedy suppression of one set of boxes, as ``torchvision.ops.nms``; the length of the result depends on the data.
 
     Args:
-        boxes: ``[N, 4]`` x1 y1 x2 y2. scores: ``[N]``, same dtype. iou_threshold: strict.
+        boxes: ``[N, 4]`` x1 y1 x2 y2 (or rotated ``[N, 5]``). scores: ``[N]``, same dtype. iou_threshold: strict.
 
     Returns:
         int64 ``[M]``: indices kept, by descending score, ties by index, NaN scores first (as torch.sort has them).

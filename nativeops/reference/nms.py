@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detc.nativeops.reference.boxes import pairwise_iou
+from detc.nativeops.reference.boxes import pairwise_iou as straight_iou
+from detc.nativeops.reference.rotated_box import pairwise_rotated_iou
 
 
 def batched_nms(
@@ -29,7 +30,7 @@ def batched_nms(
     device, dtype = boxes_BN4.device, boxes_BN4.dtype
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     out = (
-        torch.zeros(B, keep, 4, dtype=dtype, device=device),
+        torch.zeros(B, keep, boxes_BN4.shape[-1], dtype=dtype, device=device),
         torch.zeros(B, keep, dtype=dtype, device=device),
         torch.zeros(B, keep, dtype=torch.int64, device=device),
         torch.zeros(B, keep, dtype=torch.int64, device=device),
@@ -59,7 +60,7 @@ def batched_nms(
 
 def _rescore(boxes: Tensor, scores: Tensor, same: Tensor, iou_threshold: float, method: str, sigma: float, min_score: float) -> Tensor:
     """Scores after suppression; -inf where a box is gone. Boxes come by descending score."""
-    iou = pairwise_iou(boxes, boxes)
+    iou = pairwise_iou(boxes)
     if method == "hard":
         return scores.where(greedy_keep((iou.double() > iou_threshold) & same), -torch.inf)
     iou = iou.nan_to_num(0.0, posinf=0.0, neginf=0.0) * same
@@ -88,6 +89,11 @@ def _soft(scores: Tensor, iou: Tensor, iou_threshold: float, method: str, sigma:
     return final
 
 
+def pairwise_iou(boxes: Tensor) -> Tensor:
+    """IoU of every pair of boxes ``[N, 4]``, or rotated boxes ``[N, 5]``: ``[N, N]``."""
+    return (pairwise_rotated_iou if boxes.shape[-1] == 5 else straight_iou)(boxes, boxes)
+
+
 def greedy_keep(suppresses: Tensor) -> Tensor:
     """Which boxes greedy suppression keeps, given ``suppresses[i, j]``: box i, if kept, removes the later box j.
 
@@ -107,4 +113,4 @@ def nms(boxes_N4: Tensor, scores_N: Tensor, iou_threshold: float) -> Tensor:
     compute = torch.float64 if boxes_N4.dtype == torch.float64 else torch.float32
     order = torch.sort(scores_N.to(compute), descending=True, stable=True).indices
     boxes = boxes_N4[order].to(compute)
-    return order[greedy_keep(pairwise_iou(boxes, boxes).double() > iou_threshold)]
+    return order[greedy_keep(pairwise_iou(boxes).double() > iou_threshold)]

@@ -23,7 +23,7 @@ Results batched_nms(const Tensor& boxes_in, const Tensor& scores_in, const std::
                     int64_t keep, int64_t pre_topk, bool class_agnostic, const std::string& method, double sigma, double min_score, const Run& run) {
   const Tensor boxes = dense(boxes_in), scores = dense(scores_in);
   const std::optional<Tensor> labels = dense(labels_in);
-  STD_TORCH_CHECK(boxes.dim() == 3 && boxes.size(2) == 4, "batched_nms: boxes must be [B, N, 4]");
+  STD_TORCH_CHECK(boxes.dim() == 3 && (boxes.size(2) == 4 || boxes.size(2) == 5), "batched_nms: boxes must be [B, N, 4], or [B, N, 5] when rotated");
   STD_TORCH_CHECK(scores.dim() == 3 && scores.size(0) == boxes.size(0) && scores.size(1) == boxes.size(1), "batched_nms: scores must be [B, N, C]");
   STD_TORCH_CHECK(scores.scalar_type() == boxes.scalar_type(), "batched_nms: boxes and scores must have one dtype");
   STD_TORCH_CHECK(boxes.size(1) * scores.size(2) < (int64_t{1} << 32), "batched_nms: N * C must be below 2^32");
@@ -34,11 +34,12 @@ Results batched_nms(const Tensor& boxes_in, const Tensor& scores_in, const std::
                     "batched_nms: labels must be int64 [B, N] and scores then [B, N, 1]");
   }
   const int64_t B = boxes.size(0);
-  Tensor out_boxes = empty(boxes, {B, keep, 4}), out_scores = empty(boxes, {B, keep});
+  Tensor out_boxes = empty(boxes, {B, keep, boxes.size(2)}), out_scores = empty(boxes, {B, keep});
   Tensor out_labels = empty(boxes, {B, keep}, ScalarType::Long), out_index = empty(boxes, {B, keep}, ScalarType::Long);
   Tensor out_valid = empty(boxes, {B, keep}, ScalarType::Bool);
   NmsArgs args{};
   args.dtype = dtype_of(boxes, "batched_nms: boxes");
+  args.rotated = boxes.size(2) == 5;
   args.boxes = data(boxes);
   args.scores = data(scores);
   args.labels = static_cast<const int64_t*>(data(labels));
@@ -69,7 +70,7 @@ Results batched_nms_on_cpu(const Tensor& boxes, const Tensor& scores, const std:
 }
 
 void check_plain(const Tensor& boxes, const Tensor& scores) {
-  STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, "nms: boxes must be [N, 4]");
+  STD_TORCH_CHECK(boxes.dim() == 2 && (boxes.size(1) == 4 || boxes.size(1) == 5), "nms: boxes must be [N, 4], or [N, 5] when rotated");
   STD_TORCH_CHECK(scores.dim() == 1 && scores.size(0) == boxes.size(0), "nms: scores must be [N]");
   STD_TORCH_CHECK(scores.scalar_type() == boxes.scalar_type(), "nms: boxes and scores must have one dtype");
   STD_TORCH_CHECK(boxes.size(0) < (int64_t{1} << 32), "nms: N must be below 2^32");
@@ -80,7 +81,7 @@ Tensor nms_on_cpu(const Tensor& boxes_in, const Tensor& scores_in, double iou_th
   const Tensor boxes = dense(boxes_in), scores = dense(scores_in);
   const int64_t n = boxes.size(0);
   std::vector<int64_t> kept(n);
-  const int64_t count = n > 0 ? nms_cpu(dtype_of(boxes, "nms: boxes"), data(boxes), data(scores), n, iou_threshold, kept.data()) : 0;
+  const int64_t count = n > 0 ? nms_cpu(dtype_of(boxes, "nms: boxes"), boxes.size(1) == 5, data(boxes), data(scores), n, iou_threshold, kept.data()) : 0;
   Tensor out = empty(boxes, {count}, ScalarType::Long);
   if (count > 0) std::memcpy(out.mutable_data_ptr(), kept.data(), count * sizeof(int64_t));
   return out;
@@ -117,9 +118,9 @@ Tensor nms_on_cuda(const Tensor& boxes_in, const Tensor& scores_in, double iou_t
   const CudaScope scope(boxes);
   const DType dtype = dtype_of(boxes, "nms: boxes");
   Tensor count = empty(boxes, {1}, ScalarType::Long);
-  const int64_t bytes = nms_cuda_workspace(dtype, n);
+  const int64_t bytes = nms_cuda_workspace(dtype, boxes.size(1) == 5, n);
   Tensor workspace = empty_bytes(boxes, bytes);
-  nms_cuda(dtype, data(boxes), data(scores), n, iou_threshold, mutable_as<int64_t>(kept), mutable_as<int64_t>(count), workspace.mutable_data_ptr(), bytes,
+  nms_cuda(dtype, boxes.size(1) == 5, data(boxes), data(scores), n, iou_threshold, mutable_as<int64_t>(kept), mutable_as<int64_t>(count), workspace.mutable_data_ptr(), bytes,
            scope.stream());
   const Tensor on_host = torch::stable::to(count, std::nullopt, std::nullopt, torch::stable::Device(torch::headeronly::DeviceType::CPU));
   return torch::stable::narrow(kept, 0, 0, *data_as<int64_t>(on_host));
