@@ -420,8 +420,11 @@ def _has_masks(data: DataSpec | None) -> bool:
 
 def _classes_of(construct: Construct) -> tuple[str, ...]:
     for arg in construct.args:
-        if isinstance(arg.value.data, Labels):
-            return arg.value.data.names
+        data = arg.value.data
+        if isinstance(data, Labels):
+            return data.names
+        if arg.name == "classes" and isinstance(data, list):
+            return tuple(str(v.data) for v in data)
     return ()
 
 
