@@ -19,14 +19,10 @@ app = command()
 @app.command()
 def graph(
     spec: Spec,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A .svg or .txt file; default: print.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=".svg or .txt; default: print.")] = None,
     phase: Annotated[str, typer.Option("--phase", help="infer or train.")] = "infer",
     depth: Annotated[int, typer.Option("--depth", min=0, help="SVG: levels of components to open.")] = 1,
-    model: Annotated[
-        str | None, typer.Option("--model", help="A model of the file that no run builds.")
-    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="A model outside of runs.")] = None,
     run: Run = None,
     sets: Sets = [],  # noqa: B006 (typer copies it)
 ) -> None:
@@ -56,9 +52,8 @@ def choose(result: CheckResult, run: str | None, model: str | None) -> Model:
     """The model of the named run, the named model, or the only one there is."""
     if model is not None:
         if model not in result.models:
-            raise usage(
-                f"no such model; there are: {', '.join(result.models) or 'none besides those of runs'}"
-            )
+            known = ", ".join(result.models) or "none besides those of runs"
+            raise usage(f"there is no model `{model}`; there are: {known}")
         return result.models[model]
     if run is None and not result.runs and result.models:
         if len(result.models) > 1:
