@@ -1,6 +1,6 @@
-"""Boxes as tensors: overlap, clipping, and the (dx, dy, dw, dh) code of R-CNN.
+"""Boxes as tensors: clipping, and the (dx, dy, dw, dh) code of R-CNN.
 
-Boxes are xyxy in pixels, without the "+1" of old. Shape legend: B images, N and M boxes, C classes.
+Boxes are xyxy in pixels, without the "+1" of old. Shape legend: B images, N boxes, C classes.
 """
 
 from __future__ import annotations
@@ -13,11 +13,6 @@ from torch import Tensor
 
 SMALLEST = 1e-6  # pixels; widths below it (padding slots) are raised to it, so that no code is infinite
 LARGEST_GROWTH = math.log(1000.0 / 16)
-
-
-def area(boxes: Tensor) -> Tensor:
-    """Areas [...] of boxes [..., 4]."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def clip_boxes(boxes: Tensor, size_B2: Tensor) -> Tensor:

@@ -12,18 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detc.compiler.functional.boxes import area
-from detc.compiler.functional.sample import BACKGROUND, IGNORED, take_rows
-
-
-def pairwise_iou(boxes_BN4: Tensor, others_BG4: Tensor) -> Tensor:
-    """Intersection over union [B, N, G]; 0 where both boxes are empty."""
-    low_BNG2 = torch.maximum(boxes_BN4[:, :, None, :2], others_BG4[:, None, :, :2])
-    high_BNG2 = torch.minimum(boxes_BN4[:, :, None, 2:], others_BG4[:, None, :, 2:])
-    side_BNG2 = (high_BNG2 - low_BNG2).clamp(min=0)
-    inter_BNG = side_BNG2[..., 0] * side_BNG2[..., 1]
-    union_BNG = area(boxes_BN4)[:, :, None] + area(others_BG4)[:, None, :] - inter_BNG
-    return inter_BNG / union_BNG.clamp(min=1e-9)
+from detc.compiler.functional.sample import IGNORED, take_rows
+from detc.nativeops import ops
 
 
 def max_iou(
@@ -44,29 +34,18 @@ def max_iou(
     Returns:
         `index` [B, N] int64 and `iou` [B, N], the overlap with that truth.
     """
-    truth_BG4, real_BG = truth["boxes"], truth["valid"]
-    boxes_BN4 = boxes["boxes"] if isinstance(boxes, dict) else boxes
-    if boxes_BN4.dim() == 2:
-        boxes_BN4 = boxes_BN4.expand(truth_BG4.shape[0], -1, -1)
-    iou_BNG = pairwise_iou(boxes_BN4.detach(), truth_BG4).masked_fill(~real_BG[:, None, :], -1.0)
-    best_BN, truth_BN = iou_BNG.max(-1)
-    index_BN = torch.where(
-        best_BN >= positive, truth_BN, torch.where(best_BN >= negative, IGNORED, BACKGROUND)
+    index_BN, iou_BN = ops.max_iou_assign(
+        boxes["boxes"] if isinstance(boxes, dict) else boxes,
+        truth["boxes"],
+        truth["valid"],
+        positive=positive,
+        negative=negative,
+        min_positive=min_positive,
+        low_quality=low_quality,
     )
-    if low_quality != "none":
-        # the boxes that overlap a truth as much as any box does, if that is enough
-        highest_BG = iou_BNG.amax(1)
-        claims_BG = real_BG & (highest_BG >= min_positive)
-        claimed_BNG = (iou_BNG == highest_BG[:, None, :]) & claims_BG[:, None, :]
-        if low_quality == "own":
-            index_BN = torch.where(claimed_BNG.any(-1), truth_BN, index_BN)
-        else:
-            rank_G = torch.arange(1, truth_BG4.shape[1] + 1, device=truth_BG4.device)
-            last_BN = (claimed_BNG * rank_G).amax(-1) - 1  # of several claims the last one holds
-            index_BN = torch.where(last_BN >= 0, last_BN, index_BN)
     if isinstance(boxes, dict):
         index_BN = torch.where(boxes["valid"], index_BN, IGNORED)
-    return {"index": index_BN, "iou": best_BN.clamp(min=0)}
+    return {"index": index_BN, "iou": iou_BN}
 
 
 def matched_truth(

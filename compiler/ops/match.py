@@ -39,7 +39,7 @@ class MaxIoU(Op):
         return struct("match", index=tensor(BATCH, n, dtype="int64"), iou=tensor(BATCH, n))
 
     def torch(self, boxes: Type, truth: Type) -> Function:  # type: ignore[override]
-        """Pairwise overlaps and two reductions."""
+        """The native assigner."""
         return Function(
             "detc.compiler.functional.match:max_iou",
             {

@@ -35,10 +35,10 @@ def test_faster_rcnn() -> None:
     )
     images = prepared(peer)
     settle(peer.backbone, images.tensors)
-    nn.init.normal_(peer.rpn.head.cls_logits.weight, std=0.3)
-    nn.init.normal_(peer.rpn.head.bbox_pred.weight, std=0.05)
-    nn.init.normal_(peer.roi_heads.box_predictor.cls_score.weight, std=0.4)
-    nn.init.normal_(peer.roi_heads.box_predictor.bbox_pred.weight, std=0.2)
+    nn.init.normal_(peer.rpn.head.cls_logits.weight, std=0.01)
+    nn.init.normal_(peer.rpn.head.bbox_pred.weight, std=0.01)
+    nn.init.normal_(peer.roi_heads.box_predictor.cls_score.weight, std=0.06)
+    nn.init.normal_(peer.roi_heads.box_predictor.bbox_pred.weight, std=0.05)
     with torch.no_grad():
         features = peer.backbone(images.tensors)
         proposals, _ = peer.rpn(images, features)
@@ -62,9 +62,9 @@ def test_retinanet() -> None:
     head = peer.head
     for layer in [*head.classification_head.conv, *head.regression_head.conv]:
         nn.init.kaiming_normal_(layer[0].weight, nonlinearity="relu")
-    nn.init.normal_(head.classification_head.cls_logits.weight, std=0.05)
-    nn.init.constant_(head.classification_head.cls_logits.bias, -4.0)
-    nn.init.normal_(head.regression_head.bbox_reg.weight, std=0.005)
+    nn.init.normal_(head.classification_head.cls_logits.weight, std=0.01)
+    nn.init.constant_(head.classification_head.cls_logits.bias, -3.0)
+    nn.init.normal_(head.regression_head.bbox_reg.weight, std=0.002)
     with torch.no_grad():
         features = list(peer.backbone(images.tensors).values())
         outputs = head(features)
