@@ -16,7 +16,7 @@ from detc.compiler import primitives
 from detc.compiler.values import Builtin, ModuleRef, PrimitiveRef, TemplateRef
 from detc.dsl import ast
 from detc.dsl.diagnostics import WARNING, Edit, Report, closest, did_you_mean, error
-from detc.dsl.parser import parse
+from detc.dsl.tree_cache import parse_cached
 from detc.dsl.source import Source, Span
 
 Named = TemplateRef | PrimitiveRef | ModuleRef | Builtin
@@ -115,7 +115,7 @@ class Loader:
         return self._files[path]
 
     def _load(self, source: Source, name: str) -> Module:
-        tree, diagnostics = parse(source)
+        tree, diagnostics = parse_cached(source)
         self.report.add(*diagnostics)
         module = Module(name, tree, source)
         if source.path:

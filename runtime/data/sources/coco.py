@@ -2,55 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import mmap
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detc.dsl.diagnostics import error
 from detc.runtime.data.records import Annotations, Problem, Segment, Tally, make_record
+from detc.runtime.data.sources.coco_header import load_json
 from detc.runtime.data.sources.labels import ClassMap
-
-
-def load_json(path: Path) -> dict[str, Any]:
-    """The top-level object of a COCO file.
-
-    Raises:
-        DetError: DET0903 if it is missing, not JSON, or has no `images`.
-    """
-    try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise error("DET0903", f"{path}: no such annotation file") from None
-    except (OSError, ValueError) as fault:
-        raise error("DET0903", f"{path}: not a JSON file ({fault})") from None
-    missing = [k for k in ("images", "categories") if not isinstance(data, dict) or k not in data]
-    if missing:
-        raise error("DET0903", f"{path}: not a COCO file: it has no `{missing[0]}`")
-    return data
-
-
-def read_categories(path: Path) -> dict[int, str]:
-    """Category names by id, without parsing the rest of a (large) file.
-
-    The array after the last top-level looking `"categories"` key is decoded alone; only if that fails is
-    the whole file parsed.
-    """
-    decoder = json.JSONDecoder()
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        at = view.rfind(b'"categories"')
-        while at >= 0:
-            end = view.find(b"]", at)
-            text = view[at + len(b'"categories"') : end + 1].decode("utf-8", "replace").lstrip().lstrip(":")
-            try:
-                found, _ = decoder.raw_decode(text.lstrip())
-                return {int(c["id"]): str(c["name"]) for c in found}
-            except (ValueError, TypeError, KeyError):
-                at = view.rfind(b'"categories"', 0, at)
-    return {int(c["id"]): str(c["name"]) for c in load_json(path)["categories"]}
 
 
 def read_coco(ann: Path, images: Path, split: str, classes: tuple[str, ...]) -> Annotations:

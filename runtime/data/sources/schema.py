@@ -105,7 +105,7 @@ class CocoJson(FileSource):
 
     def read_classes(self) -> list[str] | None:
         """Category names by ascending id, from the first annotation file that exists."""
-        from detc.runtime.data.sources.coco import read_categories
+        from detc.runtime.data.sources.coco_header import read_categories
 
         for split in self.splits():
             path = self.path(getattr(self, split).ann)
