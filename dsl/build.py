@@ -216,7 +216,8 @@ class Builder:
     def expr_attr(self, tree: Parsed) -> ast.Expr:
         inner, name = tree.children
         value = self.expr(inner)
-        if isinstance(value, ast.Literal) and type(value.value) in (int, float):
+        touching = self.source.text[value.span.end : value.span.end + 1] == "."
+        if touching and isinstance(value, ast.Literal) and type(value.value) in (int, float):
             point = Span(self.source, value.span.end, value.span.end + 1)
             fix = Edit(point, ".0")
             self.problems.append(error("DET0101", "a number ends with a digit", point, "write `.0`", fix=fix))
