@@ -249,7 +249,7 @@ def elaborate(
         _check_losses(ctx, graphs["train"], report)
     truth = graphs["train"].node("truth") if "truth" in graphs["train"] else None
     if truth is not None:
-        for user in graphs["train"].users("truth"):
+        for user in graphs["train"].nodes():  # not users(): a check does without networkx
             from detc.compiler.graph import arg_wires
 
             for arg in user.args:

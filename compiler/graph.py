@@ -94,12 +94,29 @@ class DetGraph:
     """A graph of op applications in declaration order, with named outputs and losses."""
 
     def __init__(self, phase: str) -> None:
-        import networkx as nx
-
         self.phase = phase
-        self._g = nx.MultiDiGraph()
+        self._nodes: dict[str, Node] = {}
+        self._made: Any = None
         self.outputs: dict[str, Arg] = {}
         self.losses: list[Loss] = []
+
+    @property
+    def _g(self) -> Any:
+        """The networkx graph, made when something asks for more than the order: a check does not."""
+        if self._made is None:
+            import networkx as nx
+
+            self._made = nx.MultiDiGraph()
+            self._made.add_nodes_from((id, {"order": i}) for i, id in enumerate(self._nodes))
+            for node in self._nodes.values():
+                self._connect(node)
+        return self._made
+
+    def _connect(self, node: Node) -> None:
+        """Draw the edges of a node's arguments."""
+        for slot, arg in enumerate(node.args):
+            for wire in arg_wires(arg):
+                self._made.add_edge(wire.node, node.id, edge=Edge(wire.node, node.id, slot, wire.path))
 
     def add(self, node: Node) -> None:
         """Add a node; its inputs must be there already.
@@ -107,30 +124,34 @@ class DetGraph:
         Raises:
             ValueError: if the id is taken or an input is unknown.
         """
-        if node.id in self._g:
+        if node.id in self._nodes:
             raise ValueError(f"node {node.id} is in the graph already")
-        self._g.add_node(node.id, node=node, order=len(self._g))
-        for slot, arg in enumerate(node.args):
+        for arg in node.args:
             for wire in arg_wires(arg):
-                if wire.node not in self._g:
+                if wire.node not in self._nodes:
                     raise ValueError(f"input {wire.node} of {node.id} is not in the graph")
-                self._g.add_edge(wire.node, node.id, edge=Edge(wire.node, node.id, slot, wire.path))
+        self._nodes[node.id] = node
+        if self._made is not None:
+            self._made.add_node(node.id, order=len(self._made))
+            self._connect(node)
 
     def __contains__(self, id: str) -> bool:
-        return id in self._g
+        return id in self._nodes
 
     def __len__(self) -> int:
-        return len(self._g)
+        return len(self._nodes)
 
     def node(self, id: str) -> Node:
         """The node with this id."""
-        return self._g.nodes[id]["node"]
+        return self._nodes[id]
 
     def nodes(self) -> list[Node]:
         """All nodes, inputs before users, otherwise in declaration order."""
+        if self._made is None:  # inputs are added before their users
+            return list(self._nodes.values())
         import networkx as nx
 
-        key = {n: d["order"] for n, d in self._g.nodes(data=True)}
+        key = dict(self._g.nodes(data="order"))
         return [self.node(n) for n in nx.lexicographical_topological_sort(self._g, key=key.__getitem__)]
 
     def edges(self) -> list[Edge]:
@@ -144,12 +165,10 @@ class DetGraph:
     def replace(self, id: str, **changes: Any) -> None:
         """Change fields of a node other than its id; edges follow its args."""
         node = replace(self.node(id), **changes)
-        self._g.nodes[id]["node"] = node
+        self._nodes[id] = node
         if "args" in changes:
             self._g.remove_edges_from(list(self._g.in_edges(id, keys=True)))
-            for slot, arg in enumerate(node.args):
-                for wire in arg_wires(arg):
-                    self._g.add_edge(wire.node, id, edge=Edge(wire.node, id, slot, wire.path))
+            self._connect(node)
 
     def redirect(self, old: str, new: Wire) -> None:
         """Make every reader of the whole value of `old` read `new` instead."""
@@ -171,6 +190,7 @@ class DetGraph:
         if list(self._g.successors(id)):
             raise ValueError(f"node {id} still has readers")
         self._g.remove_node(id)
+        del self._nodes[id]
 
     def roots(self) -> Iterator[Wire]:
         """The wires that leave the graph."""
