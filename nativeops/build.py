@@ -113,9 +113,10 @@ def build(
     march = march or _march()
     if architectures is None:
         architectures = default_architectures()
+    sources = source_hash(host)  # before compiling: an edit during the build must not pass for built
     units = _units(host, tuple(architectures), march, tuple(include))
     with _locked(cache_folder()):
-        return _build_locked(host, units, tuple(architectures), march, force)
+        return _build_locked(host, units, tuple(architectures), march, force, sources)
 
 
 def default_architectures() -> tuple[str, ...]:
@@ -194,7 +195,9 @@ def _cuda_units(architectures: tuple[str, ...]) -> list[_Unit]:
     return [_Unit(source, (compiler, *flags, *_file_flags(source), "-c", str(source))) for source in sources]
 
 
-def _build_locked(host: str, units: list[_Unit], architectures: tuple[str, ...], march: str, force: bool) -> Library:
+def _build_locked(
+    host: str, units: list[_Unit], architectures: tuple[str, ...], march: str, force: bool, sources: str
+) -> Library:
     objects_folder = cache_folder() / "objects"
     objects_folder.mkdir(parents=True, exist_ok=True)
     headers = _headers_hash(host)
@@ -214,7 +217,7 @@ def _build_locked(host: str, units: list[_Unit], architectures: tuple[str, ...],
     record = Library(
         path=library,
         host=host,
-        sources=source_hash(host),
+        sources=sources,
         march=march,
         cpu_flags=_required_flags(march),
         architectures=(*architectures, f"{architectures[-1]}+PTX") if architectures else (),

@@ -7,6 +7,7 @@
 
 #include "bilinear.h"
 #include "gemm.h"
+#include "layout.h"
 #include "parallel.h"
 
 namespace detc {
@@ -49,21 +50,6 @@ struct Tensors {
     return mask[((image * s.offset_groups + offset_group) * s.taps() + k) * s.outputs() + position];
   }
 };
-
-// [B, C, HW] to [B, HW, C].
-template <class T>
-std::unique_ptr<T[]> channels_last(const T* x, int64_t images, int64_t channels, int64_t pixels) {
-  auto out = scratch<T>(images * channels * pixels);
-  T* to = out.get();
-  parallel_for(images * pixels, 1024, [=](int64_t begin, int64_t end) {
-    while (begin < end) {
-      const int64_t image = begin / pixels, first = begin % pixels, count = std::min(end - begin, pixels - first);
-      transpose(channels, count, x + image * channels * pixels + first, pixels, to + begin * channels, channels);
-      begin += count;
-    }
-  });
-  return out;
-}
 
 // The samples of one tap at positions [first, first + count): channel run `chunk` of position i goes to row i of `out`.
 template <class T>
@@ -150,17 +136,6 @@ void pack_transposed(const DeformConv& s, const T* weight, const Chunk& chunk, i
           const bool real = c < chunk.end;
           *to++ = real ? weight[((chunk.group * Og + o) * Cg + c - chunk.group * Cg) * K + k] : T(0);
         }
-}
-
-template <class T>
-T dot(const T* a, const T* b, int64_t n) {
-  constexpr int L = kLanes<T>;
-  vec<T> sum = {};
-  int64_t i = 0;
-  for (; i + L <= n; i += L) sum += vload(a + i) * vload(b + i);
-  T total = vsum<T>(sum);
-  for (; i < n; ++i) total += a[i] * b[i];
-  return total;
 }
 
 constexpr int64_t kSlice = 64;  // channels whose gradients one task sums alone

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
 #include "simd.h"
 
@@ -20,12 +19,6 @@ inline constexpr int kTileRows = 12;  // 24 of the 32 registers hold the tile
 #else
 inline constexpr int kTileRows = 6;  // 12 of 16
 #endif
-
-// Not initialised, unlike std::vector's.
-template <class T>
-std::unique_ptr<T[]> scratch(int64_t n) {
-  return std::unique_ptr<T[]>(new T[static_cast<size_t>(n > 0 ? n : 1)]);
-}
 
 template <class T, int ROWS>
 inline void gemm_tile(int64_t K, const T* a, int64_t row, int64_t step, const T* panel, T* c, int64_t ldc) {
@@ -71,18 +64,6 @@ void gemm(
       gemm_tile<T, kTileRows>(K, a + m * row, row, step, panel, c + m * ldc + p * kPanel<T>, ldc);
     gemm_tail<T>(M - m, K, a + m * row, row, step, panel, c + m * ldc + p * kPanel<T>, ldc);
   }
-}
-
-// to[j][i] = from[i][j] for i < rows, j < cols; row strides given. Blocked so that both sides stay in the cache.
-template <class T>
-void transpose(int64_t rows, int64_t cols, const T* from, int64_t from_stride, T* to, int64_t to_stride) {
-  constexpr int64_t kBlock = 16;
-  for (int64_t i0 = 0; i0 < rows; i0 += kBlock)
-    for (int64_t j0 = 0; j0 < cols; j0 += kBlock) {
-      const int64_t i1 = i0 + kBlock < rows ? i0 + kBlock : rows, j1 = j0 + kBlock < cols ? j0 + kBlock : cols;
-      for (int64_t i = i0; i < i1; ++i)
-        for (int64_t j = j0; j < j1; ++j) to[j * to_stride + i] = from[i * from_stride + j];
-    }
 }
 
 }  // namespace detc

@@ -76,17 +76,6 @@ void forward(const MsDeformAttn& s, const T* value, const T* locations, const T*
   });
 }
 
-template <class T>
-T dot(const T* a, const T* b, int64_t n) {
-  constexpr int L = kLanes<T>;
-  vec<T> sum = {};
-  int64_t i = 0;
-  for (; i + L <= n; i += L) sum += vload(a + i) * vload(b + i);
-  T total = vsum<T>(sum);
-  for (; i < n; ++i) total += a[i] * b[i];
-  return total;
-}
-
 // One image and one head: its slice of grad_value is written by nobody else, so the sums have one order.
 template <class T>
 void backward_head(

@@ -50,6 +50,17 @@ inline T vsum(vec<T> v) {
   return lanes[0];
 }
 
+template <class T>
+inline T dot(const T* a, const T* b, int64_t n) {
+  constexpr int L = kLanes<T>;
+  vec<T> sum = {};
+  int64_t i = 0;
+  for (; i + L <= n; i += L) sum += vload(a + i) * vload(b + i);
+  T total = vsum<T>(sum);
+  for (; i < n; ++i) total += a[i] * b[i];
+  return total;
+}
+
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 }  // namespace detc

@@ -10,7 +10,7 @@ import torch
 def gradients_of(
     function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor | None], grad: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """Vector-Jacobian product of a reference, recomputed under autograd: zeros where the output ignores an input.
+    """Vector-Jacobian product of a reference, recomputed under autograd; zeros where it ignores an input.
 
     Inputs that are None are passed through, and have no gradient in the result.
     """
@@ -35,6 +35,29 @@ def widest(*tensors: torch.Tensor | None) -> torch.dtype:
 
 
 def constant(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The tensor in this dtype, without gradient; as it is where it already is so, to leave no nodes in exported graphs."""
+    """The tensor in this dtype, without gradient; as it is where it already is so, to leave no nodes in
+    exported graphs."""
     tensor = tensor.detach() if tensor.requires_grad else tensor
     return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
+def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor in this dtype; itself where it already is, to leave no nodes in exported graphs."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
+def cast_some(tensor: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """:func:`cast` of an optional input."""
+    return None if tensor is None else cast(tensor, dtype)
+
+
+def pair(value: int | Sequence[int]) -> list[int]:
+    """``[v, v]`` of a number, a list of a pair.
+
+    Raises:
+        ValueError: more or fewer than two.
+    """
+    numbers = [int(value)] * 2 if isinstance(value, int) else [int(n) for n in value]
+    if len(numbers) != 2:
+        raise ValueError(f"expected one number or a pair, got {value!r}")
+    return numbers

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from detc.nativeops.ops._common import gradients_of, pair, widest
+from detc.nativeops.ops._common import cast, cast_some, gradients_of, pair, widest
 from detc.nativeops.reference.deform_conv2d import deform_conv2d as reference
 from detc.nativeops.reference.deform_conv2d import output_size
 from detc.nativeops.registry import native_op
@@ -79,8 +79,8 @@ _grad_op = native_op(
 )
 
 _op = native_op(
-    "deform_conv2d(Tensor x, Tensor offset, Tensor weight, Tensor? bias, Tensor? mask, int[] stride, int[] padding,"
-    " int[] dilation) -> Tensor",
+    "deform_conv2d(Tensor x, Tensor offset, Tensor weight, Tensor? bias, Tensor? mask, int[] stride,"
+    " int[] padding, int[] dilation) -> Tensor",
     reference=reference,
     fake=_fake,
     setup_context=_setup_context,
@@ -110,8 +110,8 @@ def deform_conv2d(
         stride, padding, dilation: one number or (vertical, horizontal).
         mask: ``[B, G*kH*kW, oH, oW]`` modulation, or None.
 
-    Mixed dtypes (autocast) are computed in the widest; the result has ``x``'s dtype. Differentiable in all tensors.
-    Semantics are those of ``torchvision.ops.deform_conv2d``.
+    Mixed dtypes (autocast) are computed in the widest; the result has ``x``'s dtype. Differentiable in all
+    tensors. Semantics are those of ``torchvision.ops.deform_conv2d``.
 
     Raises:
         ValueError: shapes that do not fit each other.
@@ -120,16 +120,16 @@ def deform_conv2d(
     _check(x_BCHW, offset, weight, mask, strides, paddings, dilations)
     wide = widest(x_BCHW, offset, weight, bias, mask)
     out = _op(
-        x_BCHW.to(wide),
-        offset.to(wide),
-        weight.to(wide),
-        None if bias is None else bias.to(wide),
-        None if mask is None else mask.to(wide),
+        cast(x_BCHW, wide),
+        cast(offset, wide),
+        cast(weight, wide),
+        cast_some(bias, wide),
+        cast_some(mask, wide),
         strides,
         paddings,
         dilations,
     )
-    return out.to(x_BCHW.dtype)
+    return cast(out, x_BCHW.dtype)
 
 
 def _check(
@@ -144,11 +144,14 @@ def _check(
     B, C, H, W = x.shape
     O, per_group, kH, kW = weight.shape
     if min(*stride, *dilation) < 1 or min(padding) < 0:
-        raise ValueError(f"stride and dilation must be >= 1 and padding >= 0: {stride}, {dilation}, {padding}")
+        raise ValueError(
+            f"stride and dilation must be >= 1 and padding >= 0: {stride}, {dilation}, {padding}"
+        )
     if C % per_group or O % (C // per_group):
         raise ValueError(f"weight {tuple(weight.shape)} does not fit {C} input channels")
     size = [
-        output_size(n, k, s, p, d) for n, k, s, p, d in zip((H, W), (kH, kW), stride, padding, dilation, strict=True)
+        output_size(n, k, s, p, d)
+        for n, k, s, p, d in zip((H, W), (kH, kW), stride, padding, dilation, strict=True)
     ]
     if offset.shape[1] % (2 * kH * kW) or offset.shape[1] == 0 or C % (offset.shape[1] // (2 * kH * kW)):
         raise ValueError(f"offset has {offset.shape[1]} channels: need 2*{kH}*{kW} times a divisor of {C}")

@@ -36,15 +36,16 @@ def linear_assignment(
     """Minimum-cost one-to-one matching of every problem of a batch, without a host copy.
 
     Args:
-        cost_BNM: costs (any floating dtype; the search runs in float64). A pair whose cost is not finite is never
-            matched.
-        row_valid_BN, col_valid_BM: who takes part (bool), all when None: padded ground truth is masked, not sliced.
+        cost_BNM: costs (any floating dtype; the search runs in float64). A pair whose cost is not finite is
+            never matched.
+        row_valid_BN, col_valid_BM: who takes part (bool), all when None: padded ground truth is masked, not
+            sliced.
 
     Returns:
-        The column of each row and the row of each column (int64, -1: unmatched). As many pairs are matched as the
-        allowed ones permit, and among those matchings the cheapest: the optimum of
-        ``scipy.optimize.linear_sum_assignment`` where every pair is allowed. Ties go to the lower index, on every
-        device alike. Not differentiable.
+        The column of each row and the row of each column (int64, -1: unmatched). As many pairs are matched
+        as the allowed ones permit, and among those matchings the cheapest: the optimum of
+        ``scipy.optimize.linear_sum_assignment`` where every pair is allowed. Ties go to the lower index, on
+        every device alike. Not differentiable.
 
     Method: shortest augmenting paths (Jonker and Volgenant 1987; Crouse 2016).
     """

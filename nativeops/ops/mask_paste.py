@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from detc.nativeops.ops._common import widest
+from detc.nativeops.ops._common import constant, widest
 from detc.nativeops.reference.mask_paste import mask_paste as reference
 from detc.nativeops.registry import native_op
 
@@ -28,14 +28,15 @@ def mask_paste(
     """Bitmaps ``[N, H, W]`` (bool): each mask stretched over its box, then ``>= threshold``.
 
     Args:
-        masks_Nmk: mask probabilities (or logits, with a threshold of 0). NaN counts as 0, infinities as +-1e30.
-        boxes_N4: x1, y1, x2, y2 in pixels of the image. Boxes without positive extent, or with a NaN or infinite
-            edge, paste an empty mask.
+        masks_Nmk: mask probabilities (or logits, with a threshold of 0). NaN counts as 0, infinities as
+            +-1e30.
+        boxes_N4: x1, y1, x2, y2 in pixels of the image. Boxes without positive extent, or with a NaN or
+            infinite edge, paste an empty mask.
         height, width: of the image.
-        threshold: pixels whose centre lies in the box are set when the bilinear value (zeros outside of the mask)
-            reaches it; other pixels are never set.
+        threshold: pixels whose centre lies in the box are set when the bilinear value (zeros outside of the
+            mask) reaches it; other pixels are never set.
 
     Not differentiable. The interpolation is that of Detectron2's and MMDetection's paste.
     """
     wide = widest(masks_Nmk, boxes_N4)
-    return _op(masks_Nmk.detach().to(wide), boxes_N4.detach().to(wide), height, width, float(threshold))
+    return _op(constant(masks_Nmk, wide), constant(boxes_N4, wide), height, width, float(threshold))

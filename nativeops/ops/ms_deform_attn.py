@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from detc.nativeops.ops._common import gradients_of
+from detc.nativeops.ops._common import cast, gradients_of, widest
 from detc.nativeops.reference.ms_deform_attn import level_sizes
 from detc.nativeops.reference.ms_deform_attn import ms_deform_attn as reference
 from detc.nativeops.registry import native_op
@@ -35,8 +35,8 @@ def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
 
 
 _grad_op = native_op(
-    "ms_deform_attn_backward(Tensor grad, Tensor value, int[] spatial_shapes, Tensor locations, Tensor weights)"
-    " -> (Tensor, Tensor, Tensor)",
+    "ms_deform_attn_backward(Tensor grad, Tensor value, int[] spatial_shapes, Tensor locations,"
+    " Tensor weights) -> (Tensor, Tensor, Tensor)",
     reference=_reference_backward,
     fake=lambda grad, value, spatial_shapes, locations, weights: (
         value.new_empty(value.shape),
@@ -70,8 +70,8 @@ def ms_deform_attn(
         locations_BQMLP2: (x, y) in units of the level's size (0 and 1 are its edges); outside reads zero.
         weights_BQMLP: attention weights.
 
-    Mixed dtypes (autocast) are computed in the widest; the result has ``value``'s dtype. Differentiable in the
-    three tensors.
+    Mixed dtypes (autocast) are computed in the widest; the result has ``value``'s dtype. Differentiable in
+    the three tensors.
 
     Raises:
         ValueError: ``spatial_shapes`` does not cover ``S`` positions.
@@ -80,6 +80,6 @@ def ms_deform_attn(
     positions = sum(height * width for height, width in level_sizes(flat))
     if positions != value_BSMD.shape[1]:
         raise ValueError(f"spatial_shapes cover {positions} positions, value has {value_BSMD.shape[1]}")
-    wide = torch.promote_types(torch.promote_types(value_BSMD.dtype, locations_BQMLP2.dtype), weights_BQMLP.dtype)
-    out = _op(value_BSMD.to(wide), flat, locations_BQMLP2.to(wide), weights_BQMLP.to(wide))
-    return out.to(value_BSMD.dtype)
+    wide = widest(value_BSMD, locations_BQMLP2, weights_BQMLP)
+    out = _op(cast(value_BSMD, wide), flat, cast(locations_BQMLP2, wide), cast(weights_BQMLP, wide))
+    return cast(out, value_BSMD.dtype)

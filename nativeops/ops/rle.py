@@ -22,15 +22,17 @@ _encode = native_op(
 _decode = native_op(
     "rle_decode(Tensor runs, Tensor lengths, int height, int width) -> Tensor",
     reference=decode_reference,
-    fake=lambda runs, lengths, height, width: runs.new_empty((runs.shape[0], height, width), dtype=torch.bool),
+    fake=lambda runs, lengths, height, width: runs.new_empty(
+        (runs.shape[0], height, width), dtype=torch.bool
+    ),
 )
 
 
 def rle_encode(masks_NHW: torch.Tensor, *, capacity: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Runs ``[N, capacity]`` (int32) of bitmaps and their number ``[N]`` (int64), as COCO counts them.
 
-    Runs go down the columns and start with zeros (possibly none of them). Shapes are static: a mask with more than
-    ``capacity`` runs reports its true number and keeps the first; unused entries are 0.
+    Runs go down the columns and start with zeros (possibly none of them). Shapes are static: a mask with
+    more than ``capacity`` runs reports its true number and keeps the first; unused entries are 0.
 
     Args:
         masks_NHW: bool, or any dtype of which non-zero values are set. Below 2^31 pixels a mask.
@@ -49,7 +51,8 @@ def rle_decode(runs_NR: torch.Tensor, lengths_N: torch.Tensor, *, height: int, w
 
 
 def masks_to_coco(masks_NHW: torch.Tensor) -> list[dict[str, Any]]:
-    """Bitmaps as COCO's compressed RLE: ``{"size": [H, W], "counts": bytes}``, equal to pycocotools' ``encode``.
+    """Bitmaps as COCO's compressed RLE: ``{"size": [H, W], "counts": bytes}``, equal to pycocotools'
+    ``encode``.
 
     Copies the runs to the host, so it is for results, not for graphs.
     """
@@ -82,7 +85,8 @@ def coco_to_masks(rles: Sequence[dict[str, Any]], device: torch.device | str = "
 
 
 def _compress(runs: Any) -> bytes:
-    """COCO's text form: from the third run on the difference to the run before the last, 5 bits a character."""
+    """COCO's text form: from the third run on the difference to the run before the last, 5 bits a
+    character."""
     import numpy as np
 
     values = runs.astype(np.int64)
