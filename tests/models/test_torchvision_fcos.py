@@ -38,12 +38,13 @@ def test_fcos() -> None:
         anchors = peer.anchor_generator(images, features)
         cells = [f.shape[-1] * f.shape[-2] for f in features]
         split = {k: list(v.split(cells, 1)) for k, v in outputs.items()}
-        theirs = peer.postprocess_detections(split, [list(a.split(cells)) for a in anchors], images.image_sizes)
+        theirs = peer.postprocess_detections(
+            split, [list(a.split(cells)) for a in anchors], images.image_sizes
+        )
 
     names = ", ".join(f'"c{i}"' for i in range(CLASSES))
-    result = check(
-        f"det 1\nimport std.models {{ TorchvisionFCOS }}\nrun {{ model = TorchvisionFCOS(classes = [{names}]) }}\n"
-    )
+    run = f"run {{ model = TorchvisionFCOS(classes = [{names}]) }}"
+    result = check(f"det 1\nimport std.models {{ TorchvisionFCOS }}\n{run}\n")
     assert not result.report.errors, result.report
     mine = build(result.run())
     mapped = map_keys(peer.state_dict(), mine.model.state_dict(), "torchvision/fcos_resnet50_fpn_coco")
