@@ -29,7 +29,10 @@ class Primitive(BaseModel):
         name: its name in specs; the class name by default.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+    # defer_build: validators are built for the classes that a spec uses, which is a tenth of them
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True, defer_build=True
+    )
     module: ClassVar[str | None] = None
     name: ClassVar[str] = ""
 
