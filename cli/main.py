@@ -10,6 +10,7 @@ command line is at fault; 70 a bug in detc.
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import typer
@@ -53,6 +54,7 @@ def _root(version: bool = typer.Option(False, "--version", callback=_version, is
 def main(args: list[str] | None = None) -> None:
     """Run one command and exit with its code; the entry point of the console script."""
     args = sys.argv[1:] if args is None else args
+    gc.set_threshold(100_000, 50, 50)  # imports make many objects that stay: looking through them is in vain
     try:
         typer.main.get_command(root).main(args=args, prog_name="detc")
     except Exception as fault:
