@@ -10,6 +10,9 @@
 #include <cuda_runtime.h>
 #define DETC_LAUNCH(kernel, blocks, threads, stream, ...) \
   kernel<<<static_cast<unsigned>(blocks), threads, 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+// For kernels whose threads work together (__shared__, __syncthreads) and that give the same result for any number of threads a block:
+// compiled for the host they run with one.
+#define DETC_LAUNCH_TEAMS DETC_LAUNCH
 #endif
 
 namespace detc {

@@ -184,7 +184,8 @@ struct Scored {
 
 // Soft-NMS: take the best, decay the others by their overlap with it, repeat.
 template <class A, class Shape>
-void soft(const std::vector<Shape>& boxes, std::vector<A> scores, const NmsArgs& args, std::vector<Scored<A>>& out, const std::vector<int64_t>& members) {
+void soft(const std::vector<Shape>& boxes, std::vector<A> scores, const std::vector<uint32_t>& index, const NmsArgs& args, std::vector<Scored<A>>& out,
+          const std::vector<int64_t>& members) {
   const int64_t n = static_cast<int64_t>(boxes.size());
   std::vector<int64_t> active(n);
   std::iota(active.begin(), active.end(), 0);
@@ -192,8 +193,10 @@ void soft(const std::vector<Shape>& boxes, std::vector<A> scores, const NmsArgs&
   const bool linear = args.method == NmsMethod::soft_linear;
   for (int64_t taken = 0; taken < args.keep && !active.empty(); ++taken) {
     size_t best = 0;
-    for (size_t a = 1; a < active.size(); ++a)
-      if (scores[active[a]] > scores[active[best]]) best = a;
+    for (size_t a = 1; a < active.size(); ++a) {
+      const A score = scores[active[a]], most = scores[active[best]];
+      if (score > most || (score == most && index[active[a]] < index[active[best]])) best = a;
+    }
     const int64_t top = active[best];
     if (!(scores[top] > floor)) break;
     out.push_back({scores[top], members[top]});
@@ -304,12 +307,14 @@ void one_image(const NmsArgs& args, int64_t image) {
         const auto& members = groups[g];
         std::vector<Shape> mine(members.size());
         std::vector<A> its(members.size());
+        std::vector<uint32_t> index(members.size());
         for (size_t i = 0; i < members.size(); ++i) {
           mine[i] = box[members[i]];
           its[i] = score_at(members[i]);
+          index[i] = candidates[members[i]].index;
         }
         const bool is_soft = args.method == NmsMethod::soft_linear || args.method == NmsMethod::soft_gaussian;
-        if (is_soft) soft(mine, std::move(its), args, results[g], members); else matrix(mine, its, args, results[g], members);
+        if (is_soft) soft(mine, std::move(its), index, args, results[g], members); else matrix(mine, its, args, results[g], members);
       }
     });
     for (const auto& result : results) chosen.insert(chosen.end(), result.begin(), result.end());

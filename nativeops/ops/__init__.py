@@ -15,6 +15,7 @@ from detc.nativeops.ops.nms import NmsResult, batched_nms, nms
 from detc.nativeops.ops.point_sample import point_sample
 from detc.nativeops.ops.rle import coco_to_masks, masks_to_coco, rle_decode, rle_encode
 from detc.nativeops.ops.roi_align import multilevel_roi_align, roi_align
+from detc.nativeops.ops.roi_pool import roi_pool
 from detc.nativeops.ops.rotated_box import rotated_iou, rotated_nms
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "rle_decode",
     "rle_encode",
     "roi_align",
+    "roi_pool",
     "rotated_iou",
     "rotated_nms",
     "sigmoid_focal_loss",

@@ -46,10 +46,10 @@ def batched_nms(
             classes = labels_BN[image][index]
         boxes = boxes_BN4[image][index].to(compute)
         same = torch.ones_like(classes[:, None] == classes) if class_agnostic else classes[:, None] == classes
-        scores = _rescore(boxes, flat[candidates], same, iou_threshold, method, sigma, min_score)
+        by_index = torch.argsort(candidates)
+        scores = _rescore(boxes, flat[candidates], by_index, same, iou_threshold, method, sigma, min_score)
         floor = score_threshold if method == "hard" else min_score
         # By score, ties by candidate index: the second sort is stable over the first.
-        by_index = torch.argsort(candidates)
         ranked = by_index[torch.sort(scores[by_index], descending=True, stable=True).indices]
         ranked = ranked[scores[ranked].double() > floor][:keep]
         count = ranked.numel()
@@ -58,14 +58,16 @@ def batched_nms(
     return out
 
 
-def _rescore(boxes: Tensor, scores: Tensor, same: Tensor, iou_threshold: float, method: str, sigma: float, min_score: float) -> Tensor:
-    """Scores after suppression; -inf where a box is gone. Boxes come by descending score."""
+def _rescore(boxes: Tensor, scores: Tensor, by_index: Tensor, same: Tensor, iou_threshold: float, method: str, sigma: float, min_score: float) -> Tensor:
+    """Scores after suppression; -inf where a box is gone. Boxes come by descending score; ``by_index`` orders them by candidate."""
     iou = pairwise_iou(boxes)
     if method == "hard":
         return scores.where(greedy_keep((iou.double() > iou_threshold) & same), -torch.inf)
     iou = iou.nan_to_num(0.0, posinf=0.0, neginf=0.0) * same
     if method.startswith("soft"):
-        return _soft(scores, iou, iou_threshold, method, sigma, min_score)
+        decayed = torch.empty_like(scores)
+        decayed[by_index] = _soft(scores[by_index], iou[by_index][:, by_index], iou_threshold, method, sigma, min_score)
+        return decayed
     iou = iou.clamp(min=0).triu(1)
     worst = iou.amax(0, keepdim=True).T if iou.numel() else iou
     if method == "matrix_linear":
@@ -77,6 +79,7 @@ def _rescore(boxes: Tensor, scores: Tensor, same: Tensor, iou_threshold: float, 
 
 
 def _soft(scores: Tensor, iou: Tensor, iou_threshold: float, method: str, sigma: float, min_score: float) -> Tensor:
+    # The first of equal scores is taken, so candidates come in the order of their index.
     scores, final = scores.clone(), torch.full_like(scores, -torch.inf)
     decay = torch.where(iou.double() > iou_threshold, 1 - iou, 1.0) if method == "soft_linear" else torch.exp(-(iou**2) / sigma)
     for _ in range(scores.numel()):
