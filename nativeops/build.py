@@ -1,10 +1,12 @@
 """Builds the native libraries with plain compiler command lines: no ninja, no setuptools extension.
 
-Every translation unit is an object in the cache, named by the hash of what went into it (its text, the headers, the flags), so a
-change in one op compiles that op only. The library is named by the hash of its objects. Sources do not include torch's version:
-the stable ABI makes one library serve every torch from 2.10 on.
+Every translation unit is an object in the cache, named by the hash of what went into it (its text, the
+headers, the flags), so a change in one op compiles that op only. The library is named by the hash of its
+objects. Sources do not include torch's version: the stable ABI makes one library serve every torch from 2.10
+on.
 
-Environment: ``DETC_CUDA=0`` (no CUDA) or ``1`` (CUDA also in a build that happens on first need), ``DETC_MARCH`` (default: native),
+Environment: ``DETC_CUDA=0`` (no CUDA) or ``1`` (CUDA also in a build that happens on first need),
+    ``DETC_MARCH`` (default: native),
 ``DETC_BUILD_JOBS``, ``DETC_CACHE``, ``DETC_SANITIZE=address,undefined``, ``CXX``, ``NVCC``.
 """
 
@@ -68,7 +70,8 @@ class _Unit:
 def find_or_build(need_cuda: bool = False) -> Library:
     """The torch library for these sources: one shipped in the wheel, one in the cache, or a new one.
 
-    A build on first need is for this machine: CUDA only when a CUDA tensor asks for it, and then for the cards that are here.
+    A build on first need is for this machine: CUDA only when a CUDA tensor asks for it, and then for the
+        cards that are here.
     """
     found = find("torch", need_cuda) or find("torch", False)
     if found is not None and (found.architectures or not _wants_cuda_now(need_cuda)):
@@ -83,7 +86,12 @@ def find(host: str = "torch", need_cuda: bool = False) -> Library | None:
     for folder in (cache_folder(), PREBUILT):
         for meta in sorted(folder.glob(f"libdetc_{host}*.json")):
             library = _read(meta)
-            if library and library.sources == wanted and library.march in marches and _cpu_has(library.cpu_flags):
+            if (
+                library
+                and library.sources == wanted
+                and library.march in marches
+                and _cpu_has(library.cpu_flags)
+            ):
                 candidates.append(library)
     candidates = [c for c in candidates if c.architectures or not need_cuda]
     return max(candidates, key=lambda c: (len(c.architectures), c.march == _march()), default=None)
@@ -101,8 +109,8 @@ def build(
 
     Args:
         host: "torch" or "ort".
-        architectures: CUDA compute capabilities ("90"); empty for CPU only; None for all of ``MACHINE_CODE`` where nvcc is found
-            and ``DETC_CUDA`` is not 0.
+        architectures: CUDA compute capabilities ("90"); empty for CPU only; None for all of ``MACHINE_CODE``
+            where nvcc is found and ``DETC_CUDA`` is not 0.
         force: compile every object anew.
         march: the CPU to compile for; None for ``DETC_MARCH`` or this machine.
         include: further header folders (ONNX Runtime's).
@@ -120,7 +128,8 @@ def build(
 
 
 def default_architectures() -> tuple[str, ...]:
-    """What an explicit build compiles for: every architecture where nvcc is found, nothing (said once) where it is not."""
+    """What an explicit build compiles for: every architecture where nvcc is found, nothing (said once) where
+    it is not."""
     if os.environ.get("DETC_CUDA") == "0":
         return ()
     if nvcc() is None:
@@ -138,13 +147,23 @@ def source_hash(host: str) -> str:
 
 def cache_folder() -> Path:
     """``$DETC_CACHE/native``, by default ``~/.cache/detc/native``."""
-    base = os.environ.get("DETC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detc"
+    base = (
+        os.environ.get("DETC_CACHE")
+        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detc"
+    )
     return Path(base) / "native"
 
 
 def cxx() -> str | None:
     """The C++ compiler: ``$CXX`` or g++ or clang++, or None."""
-    return next((found for name in (os.environ.get("CXX"), "g++", "clang++") if name and (found := shutil.which(name))), None)
+    return next(
+        (
+            found
+            for name in (os.environ.get("CXX"), "g++", "clang++")
+            if name and (found := shutil.which(name))
+        ),
+        None,
+    )
 
 
 def nvcc() -> str | None:
@@ -162,14 +181,32 @@ def _units(host: str, architectures: tuple[str, ...], march: str, include: tuple
             hint="Install g++ (Debian: apt-get install g++) or set CXX; DETC_NATIVE=0 silences this.",
         )
     sanitize = [f"-fsanitize={s}" for s in os.environ.get("DETC_SANITIZE", "").split(",") if s]
-    debug = ["-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"] if sanitize else ["-O3", "-DNDEBUG"]
-    common = ["-std=c++20", *debug, *sanitize, "-fPIC", f"-march={march}", "-fvisibility=hidden", "-fopenmp-simd", "-fno-math-errno",
-              "-fno-trapping-math", "-Wall", "-Wno-unknown-pragmas"]  # fmt: skip
+    debug = (
+        ["-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
+        if sanitize
+        else ["-O3", "-DNDEBUG"]
+    )
+    common = [
+        "-std=c++20",
+        *debug,
+        *sanitize,
+        "-fPIC",
+        f"-march={march}",
+        "-fvisibility=hidden",
+        "-fopenmp-simd",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-Wall",
+        "-Wno-unknown-pragmas",
+    ]
     if architectures:
         common.append("-DDETC_WITH_CUDA")
     includes = [f"-isystem{folder}" for folder in include]
     if host == "torch":
-        common_binding = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}", f"-isystem{_torch_folder() / 'include'}"]
+        common_binding = [
+            f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}",
+            f"-isystem{_torch_folder() / 'include'}",
+        ]
         if architectures:
             common_binding.append("-DUSE_CUDA")
     else:
@@ -186,11 +223,23 @@ def _units(host: str, architectures: tuple[str, ...], march: str, include: tuple
 def _cuda_units(architectures: tuple[str, ...]) -> list[_Unit]:
     compiler = nvcc()
     if compiler is None:
-        raise NativeBuildError("no nvcc was found", hint="Put nvcc on the PATH, set NVCC, or build with DETC_CUDA=0.")
+        raise NativeBuildError(
+            "no nvcc was found", hint="Put nvcc on the PATH, set NVCC, or build with DETC_CUDA=0."
+        )
     codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
     codes.append(f"-gencode=arch=compute_{architectures[-1]},code=compute_{architectures[-1]}")
-    flags = ["-std=c++20", "-O3", "-DNDEBUG", "-DDETC_WITH_CUDA", "--expt-relaxed-constexpr", "--extended-lambda", "-cudart=static",
-             "-Xcompiler=-fPIC,-fvisibility=hidden", "--threads=1", *codes]  # fmt: skip
+    flags = [
+        "-std=c++20",
+        "-O3",
+        "-DNDEBUG",
+        "-DDETC_WITH_CUDA",
+        "--expt-relaxed-constexpr",
+        "--extended-lambda",
+        "-cudart=static",
+        "-Xcompiler=-fPIC,-fvisibility=hidden",
+        "--threads=1",
+        *codes,
+    ]
     sources = sorted((ROOT / "kernels").glob("*.cu"))
     return [_Unit(source, (compiler, *flags, *_file_flags(source), "-c", str(source))) for source in sources]
 
@@ -248,11 +297,26 @@ def _link_command(host: str, objects: list[Path], cuda: bool) -> list[str]:
     sanitize = [f"-fsanitize={s}" for s in os.environ.get("DETC_SANITIZE", "").split(",") if s]
     command = [cxx() or "g++", "-shared", *sanitize, *map(str, objects)]
     if host == "torch":
-        # torch loads its libraries RTLD_LOCAL, so ours must name them (DT_NEEDED) although no symbol may be needed at link time.
-        command += ["-Wl,--no-as-needed", f"-L{_torch_folder() / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10", "-Wl,--as-needed"]
+        # torch loads its libraries RTLD_LOCAL, so ours must name them (DT_NEEDED) although no symbol may be
+        # needed at link time.
+        command += [
+            "-Wl,--no-as-needed",
+            f"-L{_torch_folder() / 'lib'}",
+            "-ltorch",
+            "-ltorch_cpu",
+            "-lc10",
+            "-Wl,--as-needed",
+        ]
     if cuda:
         folder = Path(nvcc() or "").resolve().parent.parent
-        lib = next((p for p in (folder / "lib64", folder / "targets/x86_64-linux/lib") if (p / "libcudart_static.a").exists()), folder)
+        lib = next(
+            (
+                p
+                for p in (folder / "lib64", folder / "targets/x86_64-linux/lib")
+                if (p / "libcudart_static.a").exists()
+            ),
+            folder,
+        )
         command += [f"-L{lib}", "-lcudart_static", "-ldl", "-lrt"]
     return [*command, "-lpthread", "-Wl,--exclude-libs,ALL"]
 
@@ -265,11 +329,15 @@ def _run_to(command: list[str], output: Path) -> None:
         done = subprocess.run([*command, "-o", temporary], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             words = (done.stderr + done.stdout).strip()
-            raise NativeBuildError(f"building {output.stem.rsplit('-', 1)[0]} failed", log=words, hint=_hint(words, command))
+            raise NativeBuildError(
+                f"building {output.stem.rsplit('-', 1)[0]} failed", log=words, hint=_hint(words, command)
+            )
         os.chmod(temporary, 0o644)
         os.replace(temporary, output)
     except OSError as error:
-        raise NativeBuildError(f"could not run {command[0]}: {error}", hint="Is the compiler installed and executable?") from error
+        raise NativeBuildError(
+            f"could not run {command[0]}: {error}", hint="Is the compiler installed and executable?"
+        ) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -318,8 +386,14 @@ def _host_flags() -> frozenset[str]:
 def _required_flags(march: str) -> tuple[str, ...]:
     """CPU features a library compiled for ``march`` may use, as /proc/cpuinfo spells them."""
     if march == "native":
-        return tuple(sorted(f for f in _host_flags() if re.match(r"sse|ssse|avx|fma|f16c|bmi|amx|asimd|sve", f)))
-    return {"x86-64-v2": ("sse4_2",), "x86-64-v3": ("avx2", "bmi2", "f16c", "fma"), "x86-64-v4": ("avx2", "avx512f", "fma")}.get(march, ())
+        return tuple(
+            sorted(f for f in _host_flags() if re.match(r"sse|ssse|avx|fma|f16c|bmi|amx|asimd|sve", f))
+        )
+    return {
+        "x86-64-v2": ("sse4_2",),
+        "x86-64-v3": ("avx2", "bmi2", "f16c", "fma"),
+        "x86-64-v4": ("avx2", "avx512f", "fma"),
+    }.get(march, ())
 
 
 def _cpu_has(flags: Sequence[str]) -> bool:
@@ -329,8 +403,14 @@ def _cpu_has(flags: Sequence[str]) -> bool:
 def _read(meta: Path) -> Library | None:
     try:
         record = json.loads(meta.read_text())
-        library = Library(**{**record, "path": meta.parent / record["path"], "cpu_flags": tuple(record["cpu_flags"]),
-                             "architectures": tuple(record["architectures"])})  # fmt: skip
+        library = Library(
+            **{
+                **record,
+                "path": meta.parent / record["path"],
+                "cpu_flags": tuple(record["cpu_flags"]),
+                "architectures": tuple(record["architectures"]),
+            }
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return library if library.path.exists() else None

@@ -28,7 +28,8 @@ _STATE = _State()
 
 
 def enabled() -> bool:
-    """False when the environment says ``DETC_NATIVE=0``: references only, silently, because it was asked for."""
+    """False when the environment says ``DETC_NATIVE=0``: references only, silently, because it was asked
+    for."""
     return os.environ.get("DETC_NATIVE", "1") != "0"
 
 
@@ -56,11 +57,14 @@ def ensure_loaded(device_type: str = "cpu") -> bool:
                 _STATE.reason = error.summary
                 if error.log:
                     print(error.log, file=sys.stderr)
-                _warn(f"{error.summary}; detc's ops run through their (slower) torch references. {error.hint}")
+                _warn(
+                    f"{error.summary}; detc's ops run through their (slower) torch references. {error.hint}"
+                )
                 return False
         if device_type == "cuda" and not _STATE.loaded.architectures:  # type: ignore[union-attr]
             _warn(
-                "the native library has no CUDA kernels; detc's ops on CUDA tensors run through their torch references. "
+                "the native library has no CUDA kernels; detc's ops on CUDA tensors run through "
+                "their torch references. "
                 "`detc native build` with nvcc on the PATH adds them (then restart)"
             )
         return True

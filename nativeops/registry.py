@@ -1,8 +1,9 @@
 """The one door through which an op becomes ``torch.ops.detc.<name>``.
 
-Python owns every schema, so an op exists, with the same signature, whether or not the native library does. Its reference is
-registered as the ``CompositeExplicitAutograd`` kernel and so serves every device; the library registers ``CPU`` and ``CUDA``
-kernels, which the dispatcher prefers. The reference's first real call asks the loader for the library and dispatches again.
+Python owns every schema, so an op exists, with the same signature, whether or not the native library does.
+Its reference is registered as the ``CompositeExplicitAutograd`` kernel and so serves every device; the
+library registers ``CPU`` and ``CUDA`` kernels, which the dispatcher prefers. The reference's first real call
+asks the loader for the library and dispatches again.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ def native_op(
 
     def bootstrap(*args: Any, **kwargs: Any) -> Any:
         device = _device_of(args)
-        if loader.wants(device.type) and loader.ensure_loaded(device.type) and has_native_kernel(name, device.type):
+        if (
+            loader.wants(device.type)
+            and loader.ensure_loaded(device.type)
+            and has_native_kernel(name, device.type)
+        ):
             return overload(*args, **kwargs)
         return reference(*args, **kwargs)
 

@@ -1,10 +1,12 @@
-"""How native ops leave in ONNX: a node in domain `detc` and a model-local function of standard ops under the same name.
+"""How native ops leave in ONNX: a node in domain `detc` and a model-local function of standard ops under the
+same name.
 
 Without the native library a runtime executes the function; with it, the kernel, from the same file.
 
 A module `onnx_bodies/<op>.py` defines
     TRANSLATIONS: dict of torch op name (`"batched_nms"`) to a function for the exporter's translation table,
-    FUNCTIONS: dict of ONNX op name to the text of its function (onnx.parser syntax), or a callable that returns it.
+    FUNCTIONS: dict of ONNX op name to the text of its function (onnx.parser syntax), or a callable that
+        returns it.
 Nothing else is listed anywhere.
 """
 

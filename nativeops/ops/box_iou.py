@@ -48,7 +48,8 @@ def _fake_assign(boxes: Tensor, truths: Tensor, *rest: object) -> tuple[Tensor, 
 
 
 _max_iou_assign = native_op(
-    "max_iou_assign(Tensor boxes, Tensor truths, Tensor valid, float positive, float negative, float min_positive, str low_quality) -> (Tensor, Tensor)",
+    "max_iou_assign(Tensor boxes, Tensor truths, Tensor valid, float positive, float negative, "
+    "float min_positive, str low_quality) -> (Tensor, Tensor)",
     reference=reference.max_iou_assign,
     fake=_fake_assign,
 )
@@ -57,12 +58,14 @@ _max_iou_assign = native_op(
 def box_iou(boxes1: Tensor, boxes2: Tensor, *, kind: str = "iou", aligned: bool = False) -> Tensor:
     """Overlap of boxes (x1, y1, x2, y2), every pair or box by box. Differentiable in both.
 
-    IoU; GIoU (arXiv 1902.09630); DIoU and CIoU (arXiv 1911.08287; CIoU's trade-off is a constant to the gradient). A quotient whose denominator
-    is not positive is 0, so boxes without area have IoU 0 and no result is NaN unless a coordinate is.
+    IoU; GIoU (arXiv 1902.09630); DIoU and CIoU (arXiv 1911.08287; CIoU's trade-off is a constant to the
+    gradient). A quotient whose denominator is not positive is 0, so boxes without area have IoU 0 and no
+    result is NaN unless a coordinate is.
 
     Args:
         boxes1: ``[*, N, 4]``; float32/64, float16 or bfloat16 (computed in float32).
-        boxes2: ``[*, M, 4]``, same leading dimensions; aligned: the shape of boxes1 (any number of dimensions).
+        boxes2: ``[*, M, 4]``, same leading dimensions; aligned: the shape of boxes1 (any number of
+            dimensions).
 
     Returns:
         ``[*, N, M]``; aligned: the shape of boxes1 without the 4.
@@ -73,8 +76,15 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, *, kind: str = "iou", aligned: bool 
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}: {kind!r}")
     lead = slice(None, -1) if aligned else slice(None, -2)
-    if boxes1.dim() < 2 - aligned or boxes1.shape[-1] != 4 or boxes2.shape[-1] != 4 or boxes1.shape[lead] != boxes2.shape[lead]:
-        raise ValueError(f"boxes must be [*, N, 4] and [*, M, 4]: {tuple(boxes1.shape)}, {tuple(boxes2.shape)}")
+    if (
+        boxes1.dim() < 2 - aligned
+        or boxes1.shape[-1] != 4
+        or boxes2.shape[-1] != 4
+        or boxes1.shape[lead] != boxes2.shape[lead]
+    ):
+        raise ValueError(
+            f"boxes must be [*, N, 4] and [*, M, 4]: {tuple(boxes1.shape)}, {tuple(boxes2.shape)}"
+        )
     dtype = widest(boxes1, boxes2)
     boxes1, boxes2 = (b if b.dtype == dtype else b.to(dtype) for b in (boxes1, boxes2))
     if aligned:
@@ -83,8 +93,12 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, *, kind: str = "iou", aligned: bool 
     shape = (*boxes1.shape[:-1], boxes2.shape[-2])
     if boxes1.dim() == 3:
         return _box_iou(boxes1, boxes2, kind, False)
-    return _box_iou(boxes1.reshape(-1, *boxes1.shape[-2:]) if boxes1.dim() > 3 else boxes1[None],
-                    boxes2.reshape(-1, *boxes2.shape[-2:]) if boxes2.dim() > 3 else boxes2[None], kind, False).reshape(shape)  # fmt: skip
+    return _box_iou(
+        boxes1.reshape(-1, *boxes1.shape[-2:]) if boxes1.dim() > 3 else boxes1[None],
+        boxes2.reshape(-1, *boxes2.shape[-2:]) if boxes2.dim() > 3 else boxes2[None],
+        kind,
+        False,
+    ).reshape(shape)
 
 
 def max_iou_assign(
@@ -99,17 +113,19 @@ def max_iou_assign(
 ) -> tuple[Tensor, Tensor]:
     """Each box takes the truth that it overlaps most (arXiv 1506.01497), without a matrix of all overlaps.
 
-    At least ``positive``: that truth. Below ``negative``: background. Between: ignored. A box with a NaN coordinate overlaps nothing.
+    At least ``positive``: that truth. Below ``negative``: background. Between: ignored. A box with a NaN
+    coordinate overlaps nothing.
 
     Args:
         boxes: ``[N, 4]`` for all images, or ``[B, N, 4]``.
         truths: ``[B, G, 4]``, padded. valid: ``[B, G]`` bool.
-        low_quality: each truth whose best overlap is at least ``min_positive`` also gets all boxes that reach it: ``truth`` gives them to that
-            truth, of several the last (MMDetection), ``own`` to the truth that they overlap most themselves (torchvision); or ``none``.
+        low_quality: each truth whose best overlap is at least ``min_positive`` also gets all boxes that reach
+            it: ``truth`` gives them to that truth, of several the last (MMDetection), ``own`` to the truth
+                that they overlap most themselves (torchvision); or ``none``.
 
     Returns:
-        index ``[B, N]`` int64: the truth, -1 background or -2 ignored; iou ``[B, N]`` with the truth overlapped most (ties: the first), 0 in an
-        image without truths. Neither carries gradients.
+        index ``[B, N]`` int64: the truth, -1 background or -2 ignored; iou ``[B, N]`` with the truth
+        overlapped most (ties: the first), 0 in an image without truths. Neither carries gradients.
 
     Raises:
         ValueError: shapes or options that do not fit.
@@ -118,7 +134,18 @@ def max_iou_assign(
         raise ValueError(f"low_quality must be one of {', '.join(LOW_QUALITY)}: {low_quality!r}")
     if negative > positive:
         raise ValueError(f"negative = {negative} is above positive = {positive}")
-    if truths.dim() != 3 or boxes.dim() not in (2, 3) or boxes.shape[-1] != 4 or truths.shape[-1] != 4 or valid.shape != truths.shape[:2]:
-        raise ValueError(f"boxes must be [N, 4] or [B, N, 4], truths [B, G, 4], valid [B, G]: {tuple(boxes.shape)}, {tuple(truths.shape)}, {tuple(valid.shape)}")
+    if (
+        truths.dim() != 3
+        or boxes.dim() not in (2, 3)
+        or boxes.shape[-1] != 4
+        or truths.shape[-1] != 4
+        or valid.shape != truths.shape[:2]
+    ):
+        raise ValueError(
+            f"boxes must be [N, 4] or [B, N, 4], truths [B, G, 4], valid [B, G]: "
+            f"{tuple(boxes.shape)}, {tuple(truths.shape)}, {tuple(valid.shape)}"
+        )
     dtype = widest(boxes, truths)
-    return _max_iou_assign(constant(boxes, dtype), constant(truths, dtype), valid, positive, negative, min_positive, low_quality)
+    return _max_iou_assign(
+        constant(boxes, dtype), constant(truths, dtype), valid, positive, negative, min_positive, low_quality
+    )

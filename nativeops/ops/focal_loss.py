@@ -23,27 +23,42 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 _focal = native_op(
-    "focal_loss(Tensor logits, Tensor targets, Tensor? weights, str kind, float alpha, float gamma, bool sum) -> Tensor",
+    "focal_loss(Tensor logits, Tensor targets, Tensor? weights, str kind, float alpha, float "
+    "gamma, bool sum) -> Tensor",
     reference=reference.focal_loss,
-    fake=lambda logits, targets, weights, kind, alpha, gamma, sum: logits.new_empty(() if sum else logits.shape),
+    fake=lambda logits, targets, weights, kind, alpha, gamma, sum: logits.new_empty(
+        () if sum else logits.shape
+    ),
     setup_context=_setup,
     backward=_backward,
 )
 _focal_backward = native_op(
-    "focal_loss_backward(Tensor grad, Tensor logits, Tensor targets, Tensor? weights, str kind, float alpha, float gamma) -> Tensor",
+    "focal_loss_backward(Tensor grad, Tensor logits, Tensor targets, Tensor? weights, str kind, "
+    "float alpha, float gamma) -> Tensor",
     reference=reference.focal_loss_backward,
     fake=lambda grad, logits, *rest: logits.new_empty(logits.shape),
 )
 
 
-def _call(logits: Tensor, targets: Tensor, weights: Tensor | None, kind: str, alpha: float, gamma: float, reduction: str) -> Tensor:
+def _call(
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+    kind: str,
+    alpha: float,
+    gamma: float,
+    reduction: str,
+) -> Tensor:
     if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction must be none, sum or mean: {reduction!r}")
     if gamma < 0:
         raise ValueError(f"gamma must not be negative: {gamma}")
     labels = not targets.dtype.is_floating_point
     if targets.shape != (logits.shape[:-1] if labels else logits.shape):
-        raise ValueError(f"targets must be {tuple(logits.shape)}, or int64 labels {tuple(logits.shape[:-1])}: {tuple(targets.shape)}")
+        raise ValueError(
+            f"targets must be {tuple(logits.shape)}, or int64 labels {tuple(logits.shape[:-1])}: "
+            f"{tuple(targets.shape)}"
+        )
     if weights is not None and weights.shape != logits.shape[:-1]:
         raise ValueError(f"weights must be {tuple(logits.shape[:-1])}: {tuple(weights.shape)}")
     targets = constant(targets, torch.int64 if labels else logits.dtype)
@@ -52,15 +67,24 @@ def _call(logits: Tensor, targets: Tensor, weights: Tensor | None, kind: str, al
     return loss / logits.numel() if reduction == "mean" else loss
 
 
-def sigmoid_focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0, weights: Tensor | None = None,
-                       reduction: str = "none") -> Tensor:  # fmt: skip
-    """Focal loss (arXiv 1708.02002): ``alpha_t (1 - p_t)^gamma BCE(logit, target)``, as ``torchvision.ops.sigmoid_focal_loss``.
+def sigmoid_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    weights: Tensor | None = None,
+    reduction: str = "none",
+) -> Tensor:
+    """Focal loss (arXiv 1708.02002): ``alpha_t (1 - p_t)^gamma BCE(logit, target)``, as
+    ``torchvision.ops.sigmoid_focal_loss``.
 
     Differentiable in the logits alone. Logits must be finite.
 
     Args:
         logits: ``[..., C]``; float32/64, float16 or bfloat16 (computed in float32).
-        targets: ``[..., C]`` in 0..1, or int64 labels ``[...]``: the class whose target is 1, a label outside 0..C-1 being background.
+        targets: ``[..., C]`` in 0..1, or int64 labels ``[...]``: the class whose target is 1, a label outside
+            0..C-1 being background.
         alpha: weight of positives (1 - alpha: negatives); negative for none.
         weights: ``[...]``, one for each row of C; 0 leaves a row out.
         reduction: none, sum (in one pass, nothing of the logits' size written) or mean over all elements.
@@ -71,15 +95,41 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, 
     return _call(logits, targets, weights, "focal", alpha, gamma, reduction)
 
 
-def quality_focal_loss(logits: Tensor, targets: Tensor, *, beta: float = 2.0, weights: Tensor | None = None, reduction: str = "none") -> Tensor:
-    """Quality focal loss (arXiv 2006.04388): ``|target - p|^beta BCE(logit, target)`` with targets in 0..1. See ``sigmoid_focal_loss``."""
+def quality_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    beta: float = 2.0,
+    weights: Tensor | None = None,
+    reduction: str = "none",
+) -> Tensor:
+    """Quality focal loss (arXiv 2006.04388): ``|target - p|^beta BCE(logit, target)`` with targets in 0..1.
+    See ``sigmoid_focal_loss``."""
     return _call(logits, targets, weights, "quality", -1.0, beta, reduction)
 
 
-def varifocal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.75, gamma: float = 2.0, detach_weight: bool = False,
-                   weights: Tensor | None = None, reduction: str = "none") -> Tensor:  # fmt: skip
-    """Varifocal loss (arXiv 2008.13367): BCE weighted by the target q where q > 0 and by ``alpha p^gamma`` where not.
+def varifocal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float = 0.75,
+    gamma: float = 2.0,
+    detach_weight: bool = False,
+    weights: Tensor | None = None,
+    reduction: str = "none",
+) -> Tensor:
+    """Varifocal loss (arXiv 2008.13367): BCE weighted by the target q where q > 0 and by ``alpha p^gamma``
+    where not.
 
-    ``detach_weight`` takes the weight as a constant, as RT-DETR trains. See ``sigmoid_focal_loss`` for the arguments.
+    ``detach_weight`` takes the weight as a constant, as RT-DETR trains. See ``sigmoid_focal_loss`` for the
+    arguments.
     """
-    return _call(logits, targets, weights, "varifocal_detached" if detach_weight else "varifocal", alpha, gamma, reduction)
+    return _call(
+        logits,
+        targets,
+        weights,
+        "varifocal_detached" if detach_weight else "varifocal",
+        alpha,
+        gamma,
+        reduction,
+    )

@@ -19,7 +19,8 @@ METHODS = ("hard", "soft_linear", "soft_gaussian", "matrix_linear", "matrix_gaus
 
 
 class NmsResult(NamedTuple):
-    """Detections of fixed capacity K an image, by descending score. Where ``valid`` is False everything else is zero."""
+    """Detections of fixed capacity K an image, by descending score. Where ``valid`` is False everything else
+    is zero."""
 
     boxes: Tensor  # [B, K, 4] (rotated: 5), dtype of the boxes given
     scores: Tensor  # [B, K]
@@ -28,11 +29,24 @@ class NmsResult(NamedTuple):
     valid: Tensor  # [B, K] bool
 
 
-def _fake_batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor | None, iou_threshold: float, score_threshold: float, keep: int,
-                      *options: object) -> tuple[Tensor, ...]:  # fmt: skip
+def _fake_batched_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    iou_threshold: float,
+    score_threshold: float,
+    keep: int,
+    *options: object,
+) -> tuple[Tensor, ...]:
     B = boxes.shape[0]
     whole = boxes.new_empty(B, keep, dtype=torch.int64)
-    return boxes.new_empty(B, keep, boxes.shape[2]), boxes.new_empty(B, keep), whole, torch.empty_like(whole), boxes.new_empty(B, keep, dtype=torch.bool)
+    return (
+        boxes.new_empty(B, keep, boxes.shape[2]),
+        boxes.new_empty(B, keep),
+        whole,
+        torch.empty_like(whole),
+        boxes.new_empty(B, keep, dtype=torch.bool),
+    )
 
 
 def _fake_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -40,12 +54,16 @@ def _fake_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 _batched_nms = native_op(
-    "batched_nms(Tensor boxes, Tensor scores, Tensor? labels, float iou_threshold, float score_threshold, int keep, int pre_topk, "
-    "bool class_agnostic, str method, float sigma, float min_score) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "batched_nms(Tensor boxes, Tensor scores, Tensor? labels, float iou_threshold, float "
+    "score_threshold, int keep, int pre_topk, "
+    "bool class_agnostic, str method, float sigma, float min_score) -> (Tensor, Tensor, Tensor, "
+    "Tensor, Tensor)",
     reference=reference.batched_nms,
     fake=_fake_batched_nms,
 )
-_nms = native_op("nms(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor", reference=reference.nms, fake=_fake_nms)
+_nms = native_op(
+    "nms(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor", reference=reference.nms, fake=_fake_nms
+)
 
 
 def batched_nms(
@@ -65,22 +83,23 @@ def batched_nms(
 ) -> NmsResult:
     """Non-maximum suppression over a batch, with outputs of fixed shape.
 
-    Candidates are pairs (box, class) with ``score > score_threshold``, by score, ties by index (box first, then class). NaN and -inf
-    scores are never candidates. The best ``pre_topk`` an image go on; the survivors' best ``keep`` come out. Not differentiable: gather
-    with ``index`` for gradients.
+    Candidates are pairs (box, class) with ``score > score_threshold``, by score, ties by index (box first,
+    then class). NaN and -inf scores are never candidates. The best ``pre_topk`` an image go on; the
+    survivors' best ``keep`` come out. Not differentiable: gather with ``index`` for gradients.
 
     Args:
-        boxes: ``[B, N, 4]`` x1 y1 x2 y2, or ``[B, N, C, 4]`` with boxes of each class; float32/64, float16 or bfloat16 (computed in
-            float32). With 5 numbers each they are rotated: cx cy w h angle.
+        boxes: ``[B, N, 4]`` x1 y1 x2 y2, or ``[B, N, C, 4]`` with boxes of each class; float32/64, float16 or
+            bfloat16 (computed in float32). With 5 numbers each they are rotated: cx cy w h angle.
         scores: ``[B, N, C]``, or ``[B, N]``: one class, or the classes that ``labels`` gives.
-        iou_threshold: a box goes when its IoU with a better kept box is strictly above it (hard, soft_linear). Two boxes of no area have
-            IoU NaN and never suppress each other.
+        iou_threshold: a box goes when its IoU with a better kept box is strictly above it (hard,
+            soft_linear). Two boxes of no area have IoU NaN and never suppress each other.
         keep: K, the capacity.
         pre_topk: candidates an image that enter suppression; 0 for all.
         class_agnostic: boxes of different classes suppress each other too.
-        method: ``hard``; ``soft_linear``, ``soft_gaussian`` (Bodla et al., arXiv 1704.04503); ``matrix_linear``, ``matrix_gaussian``
-            (SOLOv2, arXiv 2003.10152).
-        sigma: of the gaussians: soft ``exp(-iou^2 / sigma)`` (0.5 in the paper), matrix ``exp(-sigma * iou^2)`` (2.0 in the paper).
+        method: ``hard``; ``soft_linear``, ``soft_gaussian`` (Bodla et al., arXiv 1704.04503);
+            ``matrix_linear``, ``matrix_gaussian`` (SOLOv2, arXiv 2003.10152).
+        sigma: of the gaussians: soft ``exp(-iou^2 / sigma)`` (0.5 in the paper), matrix ``exp(-sigma *
+            iou^2)`` (2.0 in the paper).
         min_score: soft and matrix: a decayed score must stay above it; None for ``score_threshold``.
         labels: ``[B, N]`` int64, with ``[B, N]`` scores.
         valid: ``[B, N]`` bool; False takes a (padded) box out.
@@ -91,9 +110,13 @@ def batched_nms(
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}: {method!r}")
     if boxes.dim() not in (3, 4) or boxes.shape[-1] not in (4, 5):
-        raise ValueError(f"boxes must be [B, N, 4] or [B, N, C, 4], or end in 5 when rotated: {tuple(boxes.shape)}")
+        raise ValueError(
+            f"boxes must be [B, N, 4] or [B, N, C, 4], or end in 5 when rotated: {tuple(boxes.shape)}"
+        )
     if scores.dim() not in (2, 3) or scores.shape[:2] != boxes.shape[:2]:
-        raise ValueError(f"scores must be [B, N, C] or [B, N] for boxes {tuple(boxes.shape)}: {tuple(scores.shape)}")
+        raise ValueError(
+            f"scores must be [B, N, C] or [B, N] for boxes {tuple(boxes.shape)}: {tuple(scores.shape)}"
+        )
     if labels is not None and scores.dim() != 2:
         raise ValueError("labels go with scores of shape [B, N]")
     if keep < 0 or pre_topk < 0:
@@ -113,17 +136,34 @@ def batched_nms(
     else:
         per_box = 1
     floor = score_threshold if min_score is None else min_score
-    out = NmsResult(*_batched_nms(boxes, scores, labels, iou_threshold, score_threshold, keep, pre_topk, class_agnostic, method, sigma, floor))
+    out = NmsResult(
+        *_batched_nms(
+            boxes,
+            scores,
+            labels,
+            iou_threshold,
+            score_threshold,
+            keep,
+            pre_topk,
+            class_agnostic,
+            method,
+            sigma,
+            floor,
+        )
+    )
     return out if per_box == 1 else out._replace(index=out.index // per_box)
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Greedy suppression of one set of boxes, as ``torchvision.ops.nms``; the length of the result depends on the data.
+    """Greedy suppression of one set of boxes, as ``torchvision.ops.nms``; the length of the result depends on
+    the data.
 
     Args:
-        boxes: ``[N, 4]`` x1 y1 x2 y2 (or rotated ``[N, 5]``). scores: ``[N]``, same dtype. iou_threshold: strict.
+        boxes: ``[N, 4]`` x1 y1 x2 y2 (or rotated ``[N, 5]``). scores: ``[N]``, same dtype. iou_threshold:
+            strict.
 
     Returns:
-        int64 ``[M]``: indices kept, by descending score, ties by index, NaN scores first (as torch.sort has them).
+        int64 ``[M]``: indices kept, by descending score, ties by index, NaN scores first (as torch.sort has
+        them).
     """
     return _nms(constant(boxes, boxes.dtype), constant(scores, boxes.dtype), iou_threshold)

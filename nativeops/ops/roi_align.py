@@ -17,8 +17,15 @@ from detc.nativeops.reference import roi_align as reference
 from detc.nativeops.registry import native_op
 
 
-def _fake_multilevel(features: Sequence[Tensor], rois: Tensor, valid: Tensor | None, scales: Sequence[float], height: int, width: int,
-                     *options: object) -> Tensor:  # fmt: skip
+def _fake_multilevel(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    valid: Tensor | None,
+    scales: Sequence[float],
+    height: int,
+    width: int,
+    *options: object,
+) -> Tensor:
     return features[0].new_empty(rois.shape[0], rois.shape[1], features[0].shape[1], height, width)
 
 
@@ -46,7 +53,8 @@ def _backward_single(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 _multilevel = native_op(
-    "multilevel_roi_align(Tensor[] features, Tensor rois, Tensor? valid, float[] scales, int pooled_height, int pooled_width, int sampling_ratio, "
+    "multilevel_roi_align(Tensor[] features, Tensor rois, Tensor? valid, float[] scales, int "
+    "pooled_height, int pooled_width, int sampling_ratio, "
     "bool aligned, float canonical_scale, float canonical_level) -> Tensor",
     reference=reference.multilevel_roi_align,
     fake=_fake_multilevel,
@@ -54,20 +62,25 @@ _multilevel = native_op(
     backward=_backward_multilevel,
 )
 _multilevel_backward = native_op(
-    "multilevel_roi_align_backward(Tensor grad, Tensor[] features, Tensor rois, Tensor? valid, float[] scales, int sampling_ratio, bool aligned, "
+    "multilevel_roi_align_backward(Tensor grad, Tensor[] features, Tensor rois, Tensor? valid, "
+    "float[] scales, int sampling_ratio, bool aligned, "
     "float canonical_scale, float canonical_level) -> Tensor[]",
     reference=reference.multilevel_roi_align_backward,
     fake=lambda grad, features, *rest: [f.new_empty(f.shape) for f in features],
 )
 _single = native_op(
-    "roi_align(Tensor feature, Tensor rois, float spatial_scale, int pooled_height, int pooled_width, int sampling_ratio, bool aligned) -> Tensor",
+    "roi_align(Tensor feature, Tensor rois, float spatial_scale, int pooled_height, int "
+    "pooled_width, int sampling_ratio, bool aligned) -> Tensor",
     reference=reference.roi_align,
-    fake=lambda feature, rois, scale, height, width, *rest: feature.new_empty(rois.shape[0], feature.shape[1], height, width),
+    fake=lambda feature, rois, scale, height, width, *rest: feature.new_empty(
+        rois.shape[0], feature.shape[1], height, width
+    ),
     setup_context=_setup_single,
     backward=_backward_single,
 )
 _single_backward = native_op(
-    "roi_align_backward(Tensor grad, Tensor feature, Tensor rois, float spatial_scale, int sampling_ratio, bool aligned) -> Tensor",
+    "roi_align_backward(Tensor grad, Tensor feature, Tensor rois, float spatial_scale, int "
+    "sampling_ratio, bool aligned) -> Tensor",
     reference=reference.roi_align_backward,
     fake=lambda grad, feature, *rest: feature.new_empty(feature.shape),
 )
@@ -86,7 +99,8 @@ def size_pair(output_size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def coordinates_like(rois: Tensor, feature: Tensor) -> Tensor:
-    """Rois in the type coordinates are computed in: float64 for float64 features, float32 for all others. Carries no gradient."""
+    """Rois in the type coordinates are computed in: float64 for float64 features, float32 for all others.
+    Carries no gradient."""
     return constant(rois, torch.float64 if feature.dtype == torch.float64 else torch.float32)
 
 
@@ -102,10 +116,12 @@ def multilevel_roi_align(
     canonical_scale: float = 224.0,
     canonical_level: float = 4.0,
 ) -> Tensor:
-    """RoIAlign (arXiv 1703.06870) with the level of each roi chosen by its size (FPN, arXiv 1612.03144, eq. 1).
+    """RoIAlign (arXiv 1703.06870) with the level of each roi chosen by its size (FPN, arXiv 1612.03144, eq.
+    1).
 
-    ``level = floor(canonical_level + log2(sqrt(area) / canonical_scale) + 1e-6)``, clamped to the levels given, where a map of stride s is level
-    log2(s): torchvision's rule. Differentiable in the features, not in the rois.
+    ``level = floor(canonical_level + log2(sqrt(area) / canonical_scale) + 1e-6)``, clamped to the levels
+    given, where a map of stride s is level log2(s): torchvision's rule. Differentiable in the features, not
+    in the rois.
 
     Args:
         features: L maps ``[B, C, H_l, W_l]``, fine to coarse; float32/64, float16 or bfloat16.
@@ -113,8 +129,10 @@ def multilevel_roi_align(
         output_size: P x Q.
         strides: pixels of the image a pixel of each map.
         sampling_ratio: samples a bin and axis; 0 takes ceil(bin size).
-        aligned: shift by half a pixel, so that pixel centres are at +0.5 (False is the original behaviour, with rois at least one pixel wide).
-        valid: ``[B, R]`` bool. An invalid roi, like one with a NaN or infinite coordinate, gives zeros and no gradient.
+        aligned: shift by half a pixel, so that pixel centres are at +0.5 (False is the original behaviour,
+            with rois at least one pixel wide).
+        valid: ``[B, R]`` bool. An invalid roi, like one with a NaN or infinite coordinate, gives zeros and no
+            gradient.
 
     Returns:
         ``[B, R, C, P, Q]``, dtype of the features.
@@ -125,14 +143,35 @@ def multilevel_roi_align(
     features = list(features)
     if not features or len(features) != len(strides):
         raise ValueError(f"{len(features)} feature maps need as many strides: {list(strides)}")
-    if any(f.dim() != 4 for f in features) or rois.dim() != 3 or rois.shape[-1] != 4 or rois.shape[0] != features[0].shape[0]:
-        raise ValueError(f"features must be [B, C, H, W] and rois [B, R, 4]: {[tuple(f.shape) for f in features]}, {tuple(rois.shape)}")
+    if (
+        any(f.dim() != 4 for f in features)
+        or rois.dim() != 3
+        or rois.shape[-1] != 4
+        or rois.shape[0] != features[0].shape[0]
+    ):
+        raise ValueError(
+            f"features must be [B, C, H, W] and rois [B, R, 4]: "
+            f"{[tuple(f.shape) for f in features]}, {tuple(rois.shape)}"
+        )
     if min(strides) <= 0 or sampling_ratio < 0:
-        raise ValueError(f"strides must be positive and sampling_ratio not negative: {list(strides)}, {sampling_ratio}")
+        raise ValueError(
+            f"strides must be positive and sampling_ratio not negative: {list(strides)}, {sampling_ratio}"
+        )
     P, Q = size_pair(output_size)
     scales = [1.0 / s for s in strides]
     rois = coordinates_like(rois, features[0])
-    return _multilevel(features, rois, valid, scales, P, Q, sampling_ratio, aligned, float(canonical_scale), float(canonical_level))
+    return _multilevel(
+        features,
+        rois,
+        valid,
+        scales,
+        P,
+        Q,
+        sampling_ratio,
+        aligned,
+        float(canonical_scale),
+        float(canonical_level),
+    )
 
 
 def roi_align(
@@ -147,15 +186,20 @@ def roi_align(
 
     Args:
         feature: ``[B, C, H, W]``.
-        rois: ``[R, 5]``: image index, x1 y1 x2 y2. A roi of no image (index outside 0..B-1) or with a NaN or infinite coordinate gives zeros.
+        rois: ``[R, 5]``: image index, x1 y1 x2 y2. A roi of no image (index outside 0..B-1) or with a NaN or
+            infinite coordinate gives zeros.
         output_size, sampling_ratio, aligned: as in ``multilevel_roi_align``; ``spatial_scale`` is 1 / stride.
 
     Returns:
         ``[R, C, P, Q]``. Differentiable in the feature.
     """
     if feature.dim() != 4 or rois.dim() != 2 or rois.shape[1] != 5:
-        raise ValueError(f"feature must be [B, C, H, W] and rois [R, 5]: {tuple(feature.shape)}, {tuple(rois.shape)}")
+        raise ValueError(
+            f"feature must be [B, C, H, W] and rois [R, 5]: {tuple(feature.shape)}, {tuple(rois.shape)}"
+        )
     if not math.isfinite(spatial_scale) or spatial_scale <= 0:
         raise ValueError(f"spatial_scale must be positive: {spatial_scale}")
     P, Q = size_pair(output_size)
-    return _single(feature, coordinates_like(rois, feature), spatial_scale, P, Q, max(sampling_ratio, 0), aligned)
+    return _single(
+        feature, coordinates_like(rois, feature), spatial_scale, P, Q, max(sampling_ratio, 0), aligned
+    )

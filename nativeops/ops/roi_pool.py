@@ -43,21 +43,27 @@ _roi_pool_backward = native_op(
 )
 
 
-def roi_pool(feature: Tensor, rois: Tensor, output_size: int | Sequence[int], spatial_scale: float = 1.0) -> Tensor:
+def roi_pool(
+    feature: Tensor, rois: Tensor, output_size: int | Sequence[int], spatial_scale: float = 1.0
+) -> Tensor:
     """RoIPool (arXiv 1504.08083), as ``torchvision.ops.roi_pool``.
 
     Args:
         feature: ``[B, C, H, W]``; float32/64, float16 or bfloat16.
-        rois: ``[R, 5]``: image index, x1 y1 x2 y2. A roi of no image or with a NaN or infinite coordinate gives zeros, and so does an empty bin.
+        rois: ``[R, 5]``: image index, x1 y1 x2 y2. A roi of no image or with a NaN or infinite coordinate
+            gives zeros, and so does an empty bin.
         output_size: P x Q. spatial_scale: 1 / stride.
 
     Returns:
-        ``[R, C, P, Q]``. Differentiable in the feature; of equal pixels the first gets the gradient. NaN pixels are passed over.
+        ``[R, C, P, Q]``. Differentiable in the feature; of equal pixels the first gets the gradient. NaN
+        pixels are passed over.
 
     Raises:
         ValueError: shapes that do not fit.
     """
     if feature.dim() != 4 or rois.dim() != 2 or rois.shape[1] != 5:
-        raise ValueError(f"feature must be [B, C, H, W] and rois [R, 5]: {tuple(feature.shape)}, {tuple(rois.shape)}")
+        raise ValueError(
+            f"feature must be [B, C, H, W] and rois [R, 5]: {tuple(feature.shape)}, {tuple(rois.shape)}"
+        )
     P, Q = size_pair(output_size)
     return _roi_pool(feature, coordinates_like(rois, feature), spatial_scale, P, Q)[0]

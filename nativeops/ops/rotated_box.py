@@ -17,10 +17,11 @@ _rotated_iou = native_op(
 
 
 def rotated_iou(boxes1: Tensor, boxes2: Tensor, *, aligned: bool = False) -> Tensor:
-    """IoU of rotated boxes, every pair ``[N, M]`` or box by box ``[N]``. Computed in float64; not differentiable.
+    """IoU of rotated boxes, every pair ``[N, M]`` or box by box ``[N]``. Computed in float64; not
+    differentiable.
 
-    The sense of rotation does not matter as long as it is the same for all. Boxes without area, with a negative side or with a number that is
-    not finite have IoU 0.
+    The sense of rotation does not matter as long as it is the same for all. Boxes without area, with a
+    negative side or with a number that is not finite have IoU 0.
 
     Args:
         boxes1: ``[N, 5]`` cx cy w h angle. boxes2: ``[M, 5]``; aligned: ``[N, 5]``.
@@ -28,7 +29,13 @@ def rotated_iou(boxes1: Tensor, boxes2: Tensor, *, aligned: bool = False) -> Ten
     Raises:
         ValueError: shapes that do not fit.
     """
-    if boxes1.dim() != 2 or boxes2.dim() != 2 or boxes1.shape[1] != 5 or boxes2.shape[1] != 5 or (aligned and len(boxes1) != len(boxes2)):
+    if (
+        boxes1.dim() != 2
+        or boxes2.dim() != 2
+        or boxes1.shape[1] != 5
+        or boxes2.shape[1] != 5
+        or (aligned and len(boxes1) != len(boxes2))
+    ):
         raise ValueError(f"boxes must be [N, 5] and [M, 5]: {tuple(boxes1.shape)}, {tuple(boxes2.shape)}")
     dtype = widest(boxes1, boxes2)
     return _rotated_iou(constant(boxes1, dtype), constant(boxes2, dtype), aligned)

@@ -1,4 +1,5 @@
-"""Overlap of boxes in pure torch. Boxes are (x1, y1, x2, y2); arithmetic follows torchvision's order so that results round alike."""
+"""Overlap of boxes in pure torch. Boxes are (x1, y1, x2, y2); arithmetic follows torchvision's order so that
+results round alike."""
 
 from __future__ import annotations
 
@@ -23,13 +24,15 @@ def intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of every box of ``a [..., N, 4]`` with every box of ``b [..., M, 4]``: ``[..., N, M]``; NaN for two empty boxes."""
+    """IoU of every box of ``a [..., N, 4]`` with every box of ``b [..., M, 4]``: ``[..., N, M]``; NaN for two
+    empty boxes."""
     inter, union = intersection_and_union(a[..., :, None, :], b[..., None, :, :])
     return inter / union
 
 
 def overlap(a: Tensor, b: Tensor, kind: str) -> Tensor:
-    """IoU, GIoU, DIoU or CIoU of broadcastable boxes: ``[...]``. Quotients with a denominator that is not positive are 0."""
+    """IoU, GIoU, DIoU or CIoU of broadcastable boxes: ``[...]``. Quotients with a denominator that is not
+    positive are 0."""
     inter, union = intersection_and_union(a, b)
     iou = _ratio(inter, union)
     if kind == "iou":

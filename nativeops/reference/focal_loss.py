@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def focal_loss(logits: Tensor, targets: Tensor, weights: Tensor | None, kind: str, alpha: float, gamma: float, sum: bool) -> Tensor:
-    """See ``detc.nativeops.ops.sigmoid_focal_loss``; ``kind`` is focal, quality, varifocal or varifocal_detached."""
+def focal_loss(
+    logits: Tensor, targets: Tensor, weights: Tensor | None, kind: str, alpha: float, gamma: float, sum: bool
+) -> Tensor:
+    """See ``detc.nativeops.ops.sigmoid_focal_loss``; ``kind`` is focal, quality, varifocal or
+    varifocal_detached."""
     x = logits if logits.dtype == torch.float64 else logits.float()
     t = _one_hot(targets, x) if targets.dtype == torch.int64 else targets.to(x.dtype)
     p = x.sigmoid()
@@ -31,7 +34,15 @@ def _one_hot(labels: Tensor, like: Tensor) -> Tensor:
     return (labels[..., None] == torch.arange(like.shape[-1], device=labels.device)).to(like.dtype)
 
 
-def focal_loss_backward(grad: Tensor, logits: Tensor, targets: Tensor, weights: Tensor | None, kind: str, alpha: float, gamma: float) -> Tensor:
+def focal_loss_backward(
+    grad: Tensor,
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+    kind: str,
+    alpha: float,
+    gamma: float,
+) -> Tensor:
     """Gradient of the logits; ``grad`` has their shape or, of a sum, is one number."""
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()

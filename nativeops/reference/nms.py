@@ -25,8 +25,9 @@ def batched_nms(
     sigma: float,
     min_score: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See ``detc.nativeops.ops.batched_nms``; here every argument is required and scores have a class axis."""
-    B, N, C = scores_BNC.shape
+    """See ``detc.nativeops.ops.batched_nms``; here every argument is required and scores have a class
+    axis."""
+    B, _, C = scores_BNC.shape
     device, dtype = boxes_BN4.device, boxes_BN4.dtype
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     out = (
@@ -53,20 +54,36 @@ def batched_nms(
         ranked = by_index[torch.sort(scores[by_index], descending=True, stable=True).indices]
         ranked = ranked[scores[ranked].double() > floor][:keep]
         count = ranked.numel()
-        for target, value in zip(out, (boxes_BN4[image][index[ranked]], scores[ranked], classes[ranked], index[ranked], True), strict=True):
+        for target, value in zip(
+            out,
+            (boxes_BN4[image][index[ranked]], scores[ranked], classes[ranked], index[ranked], True),
+            strict=True,
+        ):
             target[image, :count] = value
     return out
 
 
-def _rescore(boxes: Tensor, scores: Tensor, by_index: Tensor, same: Tensor, iou_threshold: float, method: str, sigma: float, min_score: float) -> Tensor:
-    """Scores after suppression; -inf where a box is gone. Boxes come by descending score; ``by_index`` orders them by candidate."""
+def _rescore(
+    boxes: Tensor,
+    scores: Tensor,
+    by_index: Tensor,
+    same: Tensor,
+    iou_threshold: float,
+    method: str,
+    sigma: float,
+    min_score: float,
+) -> Tensor:
+    """Scores after suppression; -inf where a box is gone. Boxes come by descending score; ``by_index`` orders
+    them by candidate."""
     iou = pairwise_iou(boxes)
     if method == "hard":
         return scores.where(greedy_keep((iou.double() > iou_threshold) & same), -torch.inf)
     iou = iou.nan_to_num(0.0, posinf=0.0, neginf=0.0) * same
     if method.startswith("soft"):
         decayed = torch.empty_like(scores)
-        decayed[by_index] = _soft(scores[by_index], iou[by_index][:, by_index], iou_threshold, method, sigma, min_score)
+        decayed[by_index] = _soft(
+            scores[by_index], iou[by_index][:, by_index], iou_threshold, method, sigma, min_score
+        )
         return decayed
     iou = iou.clamp(min=0).triu(1)
     worst = iou.amax(0, keepdim=True).T if iou.numel() else iou
@@ -78,10 +95,16 @@ def _rescore(boxes: Tensor, scores: Tensor, by_index: Tensor, same: Tensor, iou_
     return scores * (ratio.amin(0).clamp(max=1) if iou.numel() else scores)
 
 
-def _soft(scores: Tensor, iou: Tensor, iou_threshold: float, method: str, sigma: float, min_score: float) -> Tensor:
+def _soft(
+    scores: Tensor, iou: Tensor, iou_threshold: float, method: str, sigma: float, min_score: float
+) -> Tensor:
     # The first of equal scores is taken, so candidates come in the order of their index.
     scores, final = scores.clone(), torch.full_like(scores, -torch.inf)
-    decay = torch.where(iou.double() > iou_threshold, 1 - iou, 1.0) if method == "soft_linear" else torch.exp(-(iou**2) / sigma)
+    decay = (
+        torch.where(iou.double() > iou_threshold, 1 - iou, 1.0)
+        if method == "soft_linear"
+        else torch.exp(-(iou**2) / sigma)
+    )
     for _ in range(scores.numel()):
         top = scores.argmax()
         if not scores[top].double() > min_score:
@@ -98,9 +121,11 @@ def pairwise_iou(boxes: Tensor) -> Tensor:
 
 
 def greedy_keep(suppresses: Tensor) -> Tensor:
-    """Which boxes greedy suppression keeps, given ``suppresses[i, j]``: box i, if kept, removes the later box j.
+    """Which boxes greedy suppression keeps, given ``suppresses[i, j]``: box i, if kept, removes the later box
+    j.
 
-    The kept set is the one fixed point of "kept unless a kept earlier box removes it"; every sweep settles at least one more box.
+    The kept set is the one fixed point of "kept unless a kept earlier box removes it"; every sweep settles at
+    least one more box.
     """
     earlier = suppresses.triu(1)
     kept = torch.ones(len(earlier), dtype=torch.bool, device=earlier.device)

@@ -11,8 +11,11 @@ from torch import Tensor
 _CHUNK = 64  # rois at a time
 
 
-def roi_pool(feature: Tensor, rois_R5: Tensor, scale: float, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """See ``detc.nativeops.ops.roi_pool``: the output and, for the backward, the offset of each maximum in its plane (-1: none)."""
+def roi_pool(
+    feature: Tensor, rois_R5: Tensor, scale: float, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """See ``detc.nativeops.ops.roi_pool``: the output and, for the backward, the offset of each maximum in
+    its plane (-1: none)."""
     B, C, H, W = feature.shape
     out = feature.new_zeros(len(rois_R5), C, height, width)
     argmax = torch.full(out.shape, -1, dtype=torch.int64, device=feature.device)
@@ -21,7 +24,9 @@ def roi_pool(feature: Tensor, rois_R5: Tensor, scale: float, height: int, width:
         return out, argmax
     for part in usable.nonzero().squeeze(1).split(_CHUNK):
         pixels = rois_R5[part, 1:] * scale
-        pixels = torch.where(pixels < 0, -(-pixels + 0.5).floor(), (pixels + 0.5).floor()).clamp(-1e9, 1e9)  # halves away from zero
+        pixels = torch.where(pixels < 0, -(-pixels + 0.5).floor(), (pixels + 0.5).floor()).clamp(
+            -1e9, 1e9
+        )  # halves away from zero
         planes = feature[rois_R5[part, 0].long()]
         columns = _bins(pixels[:, 0], pixels[:, 2], width, W)
         rows = _bins(pixels[:, 1], pixels[:, 3], height, H)

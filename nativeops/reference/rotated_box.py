@@ -1,7 +1,8 @@
 """Overlap of rotated boxes in pure torch, by another road than the kernel's, so that each checks the other.
 
-The corners of the common area of two rectangles are corners of one that lie in the other, and crossings of their sides. Sorted by
-angle around their mean these candidates give the area. Boxes are (cx, cy, w, h, angle in radians).
+The corners of the common area of two rectangles are corners of one that lie in the other, and crossings of
+their sides. Sorted by angle around their mean these candidates give the area. Boxes are (cx, cy, w, h, angle
+in radians).
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ _CHUNK = 1 << 18  # pairs at a time: a pair has 24 candidates
 def pairwise_rotated_iou(a_N5: Tensor, b_M5: Tensor) -> Tensor:
     """IoU of every pair: ``[N, M]``, in the dtype of the boxes."""
     N, M = len(a_N5), len(b_M5)
-    rows = [aligned_rotated_iou(part.repeat_interleave(M, 0), b_M5.repeat(len(part), 1)) for part in a_N5.split(max(1, _CHUNK // max(M, 1)))]
+    rows = [
+        aligned_rotated_iou(part.repeat_interleave(M, 0), b_M5.repeat(len(part), 1))
+        for part in a_N5.split(max(1, _CHUNK // max(M, 1)))
+    ]
     return torch.cat(rows).reshape(N, M) if rows else a_N5.new_zeros(N, M)
 
 
@@ -25,7 +29,10 @@ def aligned_rotated_iou(a_P5: Tensor, b_P5: Tensor) -> Tensor:
     good = a.isfinite().all(1) & b.isfinite().all(1) & (a[:, 2:4] > 0).all(1) & (b[:, 2:4] > 0).all(1)
     square = a.new_tensor([0.0, 0.0, 1.0, 1.0, 0.0])
     a, b = a.where(good[:, None], square), b.where(good[:, None], square)
-    a, b = a - torch.cat((b[:, :2], torch.zeros_like(b[:, 2:])), 1), b * b.new_tensor([0.0, 0.0, 1.0, 1.0, 1.0])
+    a, b = (
+        a - torch.cat((b[:, :2], torch.zeros_like(b[:, 2:])), 1),
+        b * b.new_tensor([0.0, 0.0, 1.0, 1.0, 1.0]),
+    )
     corners_a, corners_b = _corners(a), _corners(b)
     crossings, crossed = _crossings(corners_a, corners_b)
     points = torch.cat((corners_a, corners_b, crossings), 1)
