@@ -343,11 +343,11 @@ class _Run:
             if not model.train.losses:
                 self.report.add(*error("DET0503", f"{model.name} has no loss, and this run trains it", place, "nothing to train").diagnostics)
         stride = max((int(m.stride) for n in model.infer.nodes() for m in [n.type] if isinstance(m, Map)), default=1)
-        if data is not None and align % stride and dim(stride).is_const:
+        if data is not None and align % min(stride, ALIGN):
             self.report.add(
                 *error(
                     "DET0607",
-                    f"the model's coarsest stride is {stride}, and the data set pads images to multiples of {align}",
+                    f"the model has strides up to {stride}, and the data set pads images to multiples of {align}",
                     place,
                     f"images are aligned to {align}",
                     help=f"pad to a multiple of {stride}: steps.Pad(align = {stride})",

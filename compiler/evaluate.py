@@ -177,7 +177,7 @@ def _level_fields(items: list[Value], name: str) -> dict[str, Any]:
 
 
 def _module_member(ref: ModuleRef, name: str, span: Span, origin: Origin) -> Value:
-    from detc.compiler.modules import Loader
+    from detc.compiler.modules import shared_module
 
     if ref.module is not None:
         found = ref.module.export(name)
@@ -186,11 +186,9 @@ def _module_member(ref: ModuleRef, name: str, span: Span, origin: Origin) -> Val
         names = ref.module.exports()
     else:
         names = []
-    nested = Loader().named(f"{ref.name}.{name}")
+    nested = shared_module(f"{ref.name}.{name}")
     if nested is not None:
         return Value(ModuleRef(nested.name, nested), origin)
-    if ref.module is None and name.isidentifier() and ref.name == "std":
-        return Value(ModuleRef(f"std.{name}"), origin)
     raise error("DET0203", f"`{ref.name}` has no `{name}`", origin, "not declared there" + did_you_mean(name, names))
 
 
@@ -267,6 +265,8 @@ def _call(e: ast.Call, s: Scope) -> Value:
             ref = functions.on_wires(data.name)
             if ref is not None:
                 return _apply_with_params(ref, args, e.span, origin, s)
+        if all(a.name for a in args) and (ref := functions.on_wires(data.name)) is not None:
+            return Value(Construct(ref, args, origin), origin)
         return functions.call(data.name, args, origin, s)
     if isinstance(data, PrimitiveRef):
         if any(is_wire(a.value.data) for a in args):

@@ -188,6 +188,14 @@ class Frame:
                 message = f"a `{_word(stmt)}` statement does not belong into a component"
                 raise error("DET0706", message, stmt.span, "not legal here")
 
+    def execute(self, stmt: ast.Stmt, scope: Scope) -> None:
+        """Run one statement by itself (a node that is reached from outside).
+
+        Raises:
+            DetError: what is wrong with it.
+        """
+        self._statement(stmt, scope, "")
+
     def _poison(self, stmt: ast.Stmt, scope: Scope) -> None:
         """After a failure: what the statement would have defined is an error value."""
         bad = Value(POISON, Origin(stmt.span, scope.via))

@@ -33,6 +33,7 @@ class NodeHandle:
     removed: Active | None = None
     _instance: Instance | None = None
     _op: Op | None = None
+    _inner: Frame | None = None
 
     label = "node"
 
@@ -75,13 +76,21 @@ class NodeHandle:
         from detc.compiler.frame import Frame as NewFrame
 
         instance = self.instance(frame)
-        inner = NewFrame(instance, frame, origin)
+        if self._inner is None:
+            self._inner = NewFrame(instance, frame, origin)
+        inner = self._inner
+        if name in inner.nodes:
+            return Value(inner.nodes[name], origin)
         for depth, level in enumerate(instance.chain):
+            scope = BodyScope(inner, depth)
+            found = [s for s in level.decl.body if isinstance(s, ast.NodeStmt) and s.target.name == name]
             for stmt in level.decl.body:
-                if isinstance(stmt, ast.LetStmt):
-                    inner._let(stmt, inner.scopes[depth])
-                if isinstance(stmt, ast.NodeStmt) and stmt.target.name == name and not stmt.target.indices:
-                    return Value(make_handle(inner, stmt, name, (), BodyScope(inner, depth)), origin)
+                if found and isinstance(stmt, ast.LetStmt) and stmt.name not in inner.lets[depth]:
+                    inner.execute(stmt, scope)
+            for stmt in found:
+                inner.execute(stmt, scope)
+            if found and name in inner.nodes:
+                return Value(inner.nodes[name], origin)
         value = instance.param(name)
         if value is not None:
             return value

@@ -83,8 +83,8 @@ def prelude(name: str) -> Named | None:
         return Builtin(name)
     if cls is not None:
         return PrimitiveRef(cls)
-    if name == "std":
-        return ModuleRef("std")
+    if name == "std" or any(m.split(".")[0] == name for m in primitives.modules()):
+        return ModuleRef(name)
     module = _prelude_module()
     return module.decls.get(name) if module is not None else None
 
@@ -234,6 +234,12 @@ class Loader:
         shown = [f"{root}/{f.relative_to(base).as_posix()}" for f in files]
         module.members = [self.file(f, name, library=library, shown=s) for f, s in zip(files, shown, strict=True)]
         return module
+
+
+@cache
+def shared_module(name: str) -> Module | None:
+    """A module by its full name, loaded once a process; for names written out in full."""
+    return Loader().named(name)
 
 
 def known_modules() -> list[str]:

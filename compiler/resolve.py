@@ -1,0 +1,343 @@
+"""The resolved spec: one `.det` text without imports, params or edits that gives the same run.
+
+Nodes keep their paths, so checkpoints fit: components become bare containers of nodes, and the wiring of the
+whole model stands flat in its body, one application a line, in the order of the graph.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from detc.compiler.build_op import field_names
+from detc.compiler.graph import Arg, DetGraph, Model, Node
+from detc.compiler.primitives import Primitive
+from detc.compiler.spec import DataSpec, TargetSpec, TrainSpec
+from detc.compiler.values import Wire, show
+
+if TYPE_CHECKING:
+    from detc.compiler.check import ResolvedRun
+
+_STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^\]]*\])?")
+KEYWORDS = {"input", "output", "node", "let", "loss", "where", "repeat", "when", "set", "replace", "remove", "insert", "tie", "expect", "at", "state", "next", "frozen", "shadow", "true", "false", "none", "train", "infer", "and", "or", "not", "in", "if", "else", "for", "per", "step", "using", "from", "with", "extends"}  # fmt: skip
+
+
+def value_text(value: Any) -> str:
+    """A value as an expression."""
+    if isinstance(value, Primitive):
+        return primitive_text(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(value_text(v) for v in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k} = {value_text(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, float) and not isinstance(value, bool):
+        return _number(value)
+    if hasattr(value, "model_dump"):
+        return value_text({k: getattr(value, k) for k in type(value).model_fields})
+    text = show(value)
+    return f"({text})" if " per " in text else text
+
+
+def _number(value: float) -> str:
+    text = repr(value)
+    if text in ("inf", "-inf", "nan"):
+        return {"inf": "1e999", "-inf": "-1e999"}.get(text, "none")
+    if "." not in text and "e" in text:
+        mantissa, _, exponent = text.partition("e")
+        return f"{mantissa}.0e{exponent}"
+    return text
+
+
+def primitive_text(p: Primitive) -> str:
+    """A primitive by its full name, with all arguments that differ from their defaults."""
+    cls = type(p)
+    given = []
+    for name, own in field_names(cls).items():
+        info = cls.model_fields[own]
+        value = getattr(p, own)
+        if info.is_required() or value != info.get_default(call_default_factory=True):
+            given.append(f"{name} = {value_text(value)}")
+    prefix = f"{cls.module}." if cls.module else ""
+    return f"{prefix}{cls.name}({', '.join(given)})"
+
+
+@dataclass
+class _Place:
+    """A node of the path tree: children by name and index, or a leaf's declaration."""
+
+    children: dict[str, _Place] = field(default_factory=dict)
+    leaf: str | None = None
+    source: str | None = None
+    frozen: bool = False
+
+
+def _tree(model: Model) -> _Place:
+    root = _Place()
+    for path, weight in model.weights.items():
+        place = root
+        for part in split_path(path):
+            place = place.children.setdefault(part, _Place())
+        place.leaf, place.frozen = primitive_text(weight.op), weight.frozen
+    for path, (text, _) in model.sources.items():
+        place = root
+        for part in split_path(path):
+            if part not in place.children:
+                break
+            place = place.children[part]
+        else:
+            place.source = text
+    return root
+
+
+def split_path(path: str) -> list[str]:
+    """`a[0].b[1, 2].c` -> `a[0]`, `b[1, 2]`, `c`."""
+    parts, depth, current = [], 0, ""
+    for ch in path:
+        depth += (ch == "[") - (ch == "]")
+        if ch == "." and depth == 0:
+            parts.append(current)
+            current = ""
+        else:
+            current += ch
+    return [*parts, current]
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.components: dict[str, str] = {}  # body -> name
+        self.lines: list[str] = []
+
+    def container(self, place: _Place, hint: str) -> str:
+        """The name of a component that declares the nodes of `place`; equal ones are written once."""
+        body = "\n".join(f"  {line}" for line in self.nodes(place, hint))
+        if body not in self.components:
+            name = f"Nodes{len(self.components)}"
+            self.components[body] = name
+            self.lines += [f"component {name} {{", body, "}", ""]
+        return self.components[body]
+
+    def nodes(self, place: _Place, hint: str) -> list[str]:
+        """The `node` statements of a place."""
+        found = []
+        for name, child in place.children.items():
+            made = child.leaf if child.leaf is not None else f"{self.container(child, name)}()"
+            source = f" from {show(child.source)}" if child.source is not None else ""
+            frozen = "frozen " if child.frozen and child.leaf is not None else ""
+            found.append(f"{frozen}node {name} = {made}{source}")
+        return found
+
+
+def _names(graphs: list[DetGraph]) -> dict[str, str]:
+    """A wire name for each node id, the same in both graphs."""
+    taken: dict[str, str] = {"image": "image", "truth": "truth"}
+    for graph in graphs:
+        for node in graph.nodes():
+            if node.id in taken:
+                continue
+            base = node.weights if node.weights is not None else type(node.op).name
+            base = re.sub(r"\W+", "_", base).strip("_")
+            name, n = f"{base}_", 2
+            while name in taken.values() or name in KEYWORDS:
+                name, n = f"{base}_{n}", n + 1
+            taken[node.id] = name
+    return taken
+
+
+def _wire(wire: Wire, names: dict[str, str]) -> str:
+    text = names[wire.node]
+    for key in wire.path:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}"
+    return text
+
+
+def _arg(arg: Arg, names: dict[str, str]) -> str:
+    if isinstance(arg, Wire):
+        return _wire(arg, names)
+    if isinstance(arg, tuple):
+        return "[" + ", ".join(_arg(a, names) for a in arg) + "]"
+    assert isinstance(arg, dict)
+    return "{" + ", ".join(f"{k} = {_arg(a, names)}" for k, a in arg.items()) + "}"
+
+
+def _application(node: Node, names: dict[str, str]) -> str:
+    assert node.op is not None
+    ports = type(node.op).inputs
+    args: list[str] = []
+    gap = False
+    for i, arg in enumerate(node.args):
+        port = ports[min(i, len(ports) - 1)]
+        if arg is None:
+            gap = True
+            continue
+        args.append(f"{port.name} = {_arg(arg, names)}" if gap else _arg(arg, names))
+    callee = node.weights if node.weights is not None else primitive_text(node.op)
+    inputs = args[0] if len(args) == 1 and not gap and not args[0].startswith("[") else f"({', '.join(args)})"
+    if len(args) == 1 and args[0].startswith("["):
+        port = ports[0]
+        inputs = args[0] if not port.variadic else f"({args[0][1:-1]})"
+    return f"{names[node.id]} = {inputs} -> {callee}"
+
+
+def model_text(model: Model, name: str = "Model") -> str:
+    """The containers and the flat model."""
+    writer = _Writer()
+    root = writer.nodes(_tree(model), "")
+    model = replace(model, infer=_without_dead(model.infer), train=_without_dead(model.train))
+    names = _names([model.infer, model.train])
+    shared, only = _phases(model)
+    lines = [f"model {name} {{", "  input image: image"]
+    if "truth" in model.train:
+        lines.append("  train { input truth: instances }")
+    lines += [f"  {n}" for n in root]
+    for kind, text in _ordered(model, shared, only, names):
+        lines.append(f"  {kind} {{ {text} }}" if kind else f"  {text}")
+    for out, arg in model.infer.outputs.items():
+        lines.append(f"  infer {{ output {out} = {_arg(arg, names)} }}")
+    for loss in model.train.losses:
+        target, _, index = _loss_target(loss.name)
+        lines.append(f"  train {{ loss {target}{index}(weight = {_number(float(loss.weight))}) = {_arg(loss.wire, names)} }}")
+    return "\n".join([*writer.lines, *lines, "}", ""])
+
+
+def _without_dead(graph: DetGraph) -> DetGraph:
+    """The graph without stateless nodes that nothing needs; nodes with weights stay, so that the weights do."""
+    graph = graph.copy()
+    alive: set[str] = set()
+    todo = [w.node for w in graph.roots()] + [n.id for n in graph.nodes() if n.weights is not None]
+    while todo:
+        id = todo.pop()
+        if id not in alive:
+            alive.add(id)
+            todo += [w.node for a in graph.node(id).args for w in _wires(a)]
+    for node in reversed(graph.nodes()):
+        if node.id not in alive and node.op is not None:
+            graph.remove(node.id)
+    return graph
+
+
+def _loss_target(name: str) -> tuple[str, str, str]:
+    """A flat loss name: dots become underscores, a last index stays."""
+    match = re.fullmatch(r"(.*?)(\[[^\]]*\])?", name)
+    assert match is not None
+    return re.sub(r"\W+", "_", match.group(1)).strip("_"), "", match.group(2) or ""
+
+
+def _phases(model: Model) -> tuple[set[str], dict[str, set[str]]]:
+    """Ids of nodes that are the same in both graphs, and those of one graph."""
+    train = {n.id: n for n in model.train.nodes()}
+    shared: set[str] = set()
+    for node in model.infer.nodes():
+        twin = train.get(node.id)
+        if twin is None or twin.op != node.op or twin.weights != node.weights or str(twin.args) != str(node.args):
+            continue
+        sources = {w.node for a in node.args for w in _wires(a)}
+        if all(s in shared for s in sources):
+            shared.add(node.id)
+    only = {g.phase: {n.id for n in g.nodes()} - shared for g in (model.infer, model.train)}
+    return shared, only
+
+
+def _wires(arg: Arg) -> list[Wire]:
+    from detc.compiler.graph import arg_wires
+
+    return list(arg_wires(arg))
+
+
+def _ordered(model: Model, shared: set[str], only: dict[str, set[str]], names: dict[str, str]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for node in model.infer.nodes():
+        if node.op is not None and node.id in shared:
+            found.append(("", _application(node, names)))
+    for graph in (model.train, model.infer):
+        for node in graph.nodes():
+            if node.op is not None and node.id in only[graph.phase]:
+                found.append((graph.phase, _application(node, names)))
+    return found
+
+
+def data_text(data: DataSpec, name: str = "Data") -> str:
+    """A data declaration."""
+    lines = [f"data {name} {{", f"  classes = {value_text(list(data.classes))}", f"  source = {primitive_text(data.source)}"]
+    for key, value in data.fields.items():
+        lines.append(f"  {key} = {value_text(value)}")
+    if data.active != "train":
+        lines.append(f"  active = {show(data.active)}")
+    for label, steps in data.pipelines.items():
+        lines.append(f"  pipeline {label} {{")
+        lines += [f"    {s.name}: {primitive_text(s.step)}" for s in steps]
+        lines.append("  }")
+    return "\n".join([*lines, "}", ""])
+
+
+def train_text(train: TrainSpec, name: str = "Train") -> str:
+    """A train declaration."""
+    lines = [f"train {name} {{", f"  epochs = {train.epochs}", f"  batch = {train.batch}img", f"  optim = {primitive_text(train.optim)}"]
+    if train.clip is not None:
+        lines.append(f"  clip = {_number(float(train.clip))}")
+    late = f", every_late = {train.validate_late}" if train.validate_late is not None else ""
+    lines += [
+        f"  amp = {show(train.amp)}",
+        f"  accumulate = {train.accumulate}",
+        f"  seed = {train.seed}",
+        f"  validate = {{every = {train.validate_every}{late}}}",
+    ]
+    lines += [f"  {k} = {value_text(v)}" for k, v in train.fields.items()]
+    for rule in train.groups:
+        inner = " ".join(f"{k} = {value_text(v)}" for k, v in rule.fields.items())
+        lines.append(f"  group {show(rule.selector)} {{ {inner} }}")
+    for block in ("lr", "hooks"):
+        pieces: Mapping[str, Primitive] = getattr(train, block)
+        if pieces:
+            lines.append(f"  {block} {{")
+            lines += [f"    {n}: {primitive_text(p)}" for n, p in pieces.items()]
+            lines.append("  }")
+    lines += [f"  at {s.at} {{ set {s.path} = {value_text(s.value)} }}" for s in train.switches]
+    return "\n".join([*lines, "}", ""])
+
+
+def target_text(target: TargetSpec, name: str = "Target") -> str:
+    """A target declaration with the fields that were stated."""
+    lines = [f"target {name} {{"]
+    for f in fields(target):
+        if f.name not in target.stated:
+            continue
+        value = getattr(target, f.name)
+        if f.name == "batch" and value is not None:
+            lines.append(f"  batch = {value[0]} .. {value[1]}" if value[0] != value[1] else f"  batch = {value[0]}")
+        elif f.name == "image":
+            lines.append(f"  image = {value if value is not None else show('dynamic')}")
+        else:
+            lines.append(f"  {f.name} = {value_text(value)}")
+    return "\n".join([*lines, "}", ""])
+
+
+def resolved_text(run: ResolvedRun) -> str:
+    """The whole run."""
+    parts = ["det 1\n"]
+    taken: set[str] = set()
+
+    def own(name: str, kind: str) -> str:
+        name = name if name and name not in taken and not re.match(r"Nodes\d+$", name) else kind
+        taken.add(name)
+        return name
+
+    body = []
+    model_name = own(run.model.name, "Model")
+    if run.data is not None:
+        data_name = own(run.data.name, "Data")
+        parts.append(data_text(run.data, data_name))
+        body.append(f"  data = {data_name}()")
+    parts.append(model_text(run.model, model_name))
+    body.append(f"  model = {model_name}()" + (f" from {show(run.weights[0])}" if run.weights else ""))
+    if run.train is not None:
+        train_name = own(run.train.name, "Train")
+        parts.append(train_text(run.train, train_name))
+        body.append(f"  train = {train_name}()")
+    if run.target.stated:
+        target_name = own(run.target.name, "Target")
+        parts.append(target_text(run.target, target_name))
+        body.append(f"  target = {target_name}()")
+    parts.append("\n".join([f"run {run.name} {{" if run.name else "run {", *body, "}", ""]))
+    return "\n".join(parts)
