@@ -11,7 +11,7 @@ from detc.dsl.diagnostics import DetError, Diagnostic, error
 from detc.runtime.data.cache import ImageCache, available_bytes
 from detc.runtime.data.collate import collate
 from detc.runtime.data.options import DataFields, options
-from detc.runtime.data.pipeline import Pipeline, SampleError, cached_box
+from detc.runtime.data.pipeline import Pipeline, SampleError, cached_box, fixed_prefix
 from detc.runtime.data.records import Annotations, Problem, Record, Tally
 from detc.runtime.data.steps.pad import Pad
 
@@ -49,7 +49,7 @@ class DetectionDataset:
 
     def __post_init__(self) -> None:
         self._built: dict[str, Pipeline] = {}
-        self._caches: dict[tuple[int, int] | None, ImageCache | None] = {}
+        self._caches: dict[tuple[tuple[int, int] | None, int], ImageCache | None] = {}
         if self.fields.cache == "ram":
             for name in self._in_use():  # before workers are forked, so that they share the memory
                 self._cache_for(name)
@@ -111,17 +111,21 @@ class DetectionDataset:
     def _cache_for(self, name: str) -> ImageCache | None:
         if not self.train:
             return None  # evaluation reads each file once an epoch, at full size
-        box = cached_box([s.step for s in self.pipelines[name]], exact=False)
-        key = (box.width, box.height) if box else None
+        steps = [s.step for s in self.pipelines[name]]
+        box = cached_box(steps, exact=False)
+        # A resize without chance comes before the cache, and it may enlarge.
+        sizes = [getattr(step, "size", None) for step in steps[: fixed_prefix(steps, exact=False)]]
+        enlarged = max((size.width * size.height for size in sizes if size is not None), default=0)
+        key = ((box.width, box.height) if box else None, enlarged)
         if key not in self._caches:
-            self._caches[key] = self._make_cache(key)
+            self._caches[key] = self._make_cache(*key)
         return self._caches[key]
 
-    def _make_cache(self, box: tuple[int, int] | None) -> ImageCache | None:
+    def _make_cache(self, box: tuple[int, int] | None, enlarged: int) -> ImageCache | None:
         if box is not None:
             bounds = [3 * box[0] * box[1]] * len(self.records)
         else:
-            bounds = [3 * w * h for w, h in map(file_size, self.records)]
+            bounds = [3 * max(w * h, enlarged) for w, h in map(file_size, self.records)]
         room = available_bytes()
         if sum(bounds) > 0.5 * room:
             text = f'cache = "ram" would need {sum(bounds) / 2**30:.1f} GiB of {room / 2**30:.1f} GiB; not caching'
