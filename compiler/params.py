@@ -134,19 +134,24 @@ class Instance:
         args = list(self.construct.args)
         slot_names = slots(self.chain)
         open_params: list[tuple[int, ast.Param]] = []
+        carried: dict[str, tuple[Callable[[], BoundArg], ast.Decl]] = {}  # for a base further in
         for depth, level in enumerate(self.chain):
             given = self._base_args(depth)
             for p in level.decl.params:
                 if p.name in given:
                     self._define(depth, p, given.pop(p.name))
+                elif p.name in carried:
+                    self._define(depth, p, carried.pop(p.name)[0])
                 else:
                     open_params.append((depth, p))
             for name, arg in given.items():
                 if name in slot_names:
                     self.slots.setdefault(name, arg())
                 else:
-                    known = [p.name for p in level.decl.params] + list(slot_names)
-                    self._unknown(name, arg(), level.decl, known)
+                    carried.setdefault(name, (arg, level.decl))
+        for name, (arg, decl) in carried.items():
+            own = [p.name for level in self.chain for p in level.decl.params]
+            self._unknown(name, arg(), decl, [*dict.fromkeys(own), *slot_names])
         named = {a.name: a for a in args if a.name is not None}
         positional = [a for a in args if a.name is None]
         names = [p.name for _, p in open_params]

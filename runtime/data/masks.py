@@ -37,7 +37,9 @@ def clip_polygon(points: Array, box: tuple[float, float, float, float]) -> Array
             if a >= 0:
                 out.append(p)
             if (a >= 0) != (b >= 0):
-                out.append(p + (q - p) * (a / (a - b)))
+                crossing = p + (q - p) * (a / (a - b))
+                crossing[axis] = bound
+                out.append(crossing)
         points = np.array(out, np.float64).reshape(-1, 2)
     return points if len(points) >= 3 else np.zeros((0, 2), np.float64)
 

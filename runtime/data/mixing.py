@@ -32,6 +32,7 @@ def mosaic(tiles: Sequence[Sample], height: int, width: int, centre: tuple[int, 
     parts = []
     for k, tile in enumerate(tiles):
         sized = tile.resize(*fit(tile.height, tile.width, height, width))
+        sized = sized.with_image(sized.image)  # whole, as a cache holds it: with or without, the same pixels
         x = cx - sized.width if k % 2 == 0 else cx
         y = cy - sized.height if k < 2 else cy
         placed = sized.place(*_visible(sized, x, y, 2 * height, 2 * width))

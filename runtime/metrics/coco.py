@@ -116,6 +116,12 @@ def _mask_area(code: dict[str, Any]) -> float:
     return float(coco_mask.area(code))
 
 
+def _pixels(polygons: list[list[float]], height: int, width: int) -> float:
+    from pycocotools import mask as coco_mask
+
+    return _mask_area(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
+
+
 def ground_truth(dataset: DetectionDataset, images: set[ImageId]) -> tuple[COCO, dict[ImageId, int]]:
     """The annotations of `images` as a COCO object, and the number that stands for each image id.
 
@@ -132,6 +138,8 @@ def ground_truth(dataset: DetectionDataset, images: set[ImageId]) -> tuple[COCO,
         entries.append({"id": number, "width": width, "height": height, "file_name": record.path})
         for item in _truth_items(record.scaled(width, height), number):
             item["id"] = len(objects) + 1
+            if record.normalized and "segmentation" in item:  # the file states no areas: count pixels, as COCO does
+                item["area"] = _pixels(item["segmentation"], height, width)
             objects.append(item)
     truth = COCO()
     categories = [{"id": i, "name": name} for i, name in enumerate(dataset.classes, 1)]
