@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +39,29 @@ def gallery(
         left, right = draw(record.path, truth, score=0.0, scores=False), found.draw(score=score)
         caption = f"{record.path.rsplit('/', 1)[-1]}: annotated {truth.summary()}; found {found.summary()}"
         yield caption, side_by_side(left, right)
+
+
+def save_gallery(pictures: Iterable[tuple[str, Image.Image]], folder: Path) -> list[Path]:
+    """Write pictures as JPEG files that carry their captions as comments."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for caption, picture in pictures:
+        path = folder / f"{Path(caption.partition(':')[0]).stem}.jpg"
+        picture.save(path, quality=92, comment=caption.encode())
+        written.append(path)
+    return written
+
+
+def read_gallery(folder: Path) -> list[tuple[str, Image.Image]]:
+    """What `save_gallery` wrote, in order of the names."""
+    from PIL import Image
+
+    found = []
+    for path in sorted(folder.glob("*.jpg")):
+        with Image.open(path) as image:
+            caption = image.info.get("comment", b"").decode() or path.name
+            found.append((caption, image.convert("RGB")))
+    return found
 
 
 def annotated(record: Record, size: tuple[int, int], classes: tuple[str, ...]) -> Detections:

@@ -1,4 +1,4 @@
-"""The report of a training: its curves, its best numbers, and pictures from the best checkpoint."""
+"""The report of a training: its curves, its best numbers, and its drawings."""
 
 from __future__ import annotations
 
@@ -30,32 +30,23 @@ NOT_LOSSES = {"kind", "iteration", "time", "lr", "epoch", "images_per_second", "
 Row = Mapping[str, Any]
 
 
-def write_run_report(folder: Path, *, pictures: int = 12, split: str = "val", score: float = 0.3) -> Path:
-    """Write `report.html` into the folder of a training.
-
-    Args:
-        folder: the output of `detc run train`.
-        pictures: how many images of the validation split to draw.
-        split: the split that they come from.
-        score: what is drawn scores at least this.
+def write_run_report(folder: Path) -> Path:
+    """Write `report.html` into the folder of a training, from its spec, log and drawings.
 
     Raises:
-        DetError: if the folder holds no checkpoint.
+        DetError: if the folder holds no training.
     """
-    from detc.runtime.gallery import gallery
-    from detc.runtime.load import load
+    from detc.runtime.api import open_run
+    from detc.runtime.gallery import read_gallery
     from detc.runtime.train.log import read_rows
 
-    detector = load(folder)
-    run = detector.run
-    assert run is not None
-    drawn = []
-    if run.data is not None and pictures:
-        records = run.data.source.open(split, list(run.data.classes)).records
-        drawn = list(gallery(detector, records, limit=pictures, score=score))
+    spec = folder / "spec.det"
+    run = open_run(spec)
     rows = read_rows(folder / "metrics.jsonl")
     metrics = best_row([r for r in rows if r["kind"] == "val"])
-    return make_report(run, rows, metrics, drawn).write(folder / "report.html")
+    began = spec.stat().st_mtime  # it is written when a training starts
+    pictures = read_gallery(folder / "drawings")
+    return make_report(run, rows, metrics, pictures, began).write(folder / "report.html")
 
 
 def best_row(rows: Sequence[Row]) -> dict[str, float]:
@@ -66,9 +57,19 @@ def best_row(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def make_report(
-    run: ResolvedRun, rows: Sequence[Row], metrics: Mapping[str, float], pictures: Sequence[Any]
+    run: ResolvedRun,
+    rows: Sequence[Row],
+    metrics: Mapping[str, float],
+    pictures: Sequence[Any] = (),
+    began: float | None = None,
 ) -> Report:
-    """Put a report together from a run, its log and the metrics to show."""
+    """Put a report together from a run, its log and the metrics to show.
+
+    Args:
+        rows: of `metrics.jsonl`.
+        pictures: captions and images.
+        began: when the training started, in seconds since the epoch.
+    """
     train = [r for r in rows if r["kind"] == "train"]
     val = [r for r in rows if r["kind"] == "val"]
     charts = []
@@ -82,7 +83,7 @@ def make_report(
     title = f"{run.model.name}{f', run {run.name}' if run.name else ''}"
     return Report(
         title=title,
-        facts=facts(run, train),
+        facts=facts(run, rows, began),
         headline={label: f"{metrics[key]:.3f}" for key, label in HEADLINE.items() if key in metrics},
         metrics={label: metrics[key] for key, label in NAMES.items() if key in metrics},
         charts=charts,
@@ -92,13 +93,14 @@ def make_report(
     )
 
 
-def facts(run: ResolvedRun, train: Sequence[Row]) -> dict[str, str]:
+def facts(run: ResolvedRun, rows: Sequence[Row], began: float | None) -> dict[str, str]:
     """Small print: data, classes, length of the training, date."""
     found = {"data": run.data.name} if run.data else {}
     found["classes"] = str(len(run.classes))
-    if train:
-        found["epochs"] = f"{train[-1]['epoch']:.4g}"
-        found["minutes"] = f"{(train[-1]['time'] - train[0]['time']) / 60:.1f}"
+    if rows:
+        found["epochs"] = f"{rows[-1].get('epoch', 0):.4g}"
+        if began is not None:
+            found["minutes"] = f"{(rows[-1]['time'] - began) / 60:.1f}"
     found["written"] = time.strftime("%Y-%m-%d %H:%M")
     return found
 

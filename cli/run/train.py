@@ -57,7 +57,7 @@ def train(
     if report:
         from detc.runtime.run_report import write_run_report
 
-        written = write_run_report(folder, pictures=draw)
+        written = write_run_report(folder)
     if json:
         facts = {"out": folder, "best": result.best, "last": result.last, "report": written}
         found = {name: str(path) if path else None for name, path in facts.items()}

@@ -258,18 +258,13 @@ def _finish(job: _Job, result: TrainResult, device: torch.device, display: Displ
 
 
 def _draw(job: _Job, weights: Path, device: torch.device, folder: Path) -> int:
-    from detc.runtime.gallery import gallery
+    from detc.runtime.gallery import gallery, save_gallery
     from detc.runtime.load import assemble
 
     detector = assemble(job.run, weights, str(weights), device)
     data: DataSpec = job.run.data
     records = data.source.open("val", list(data.classes)).records
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = list(gallery(detector, records, limit=job.draw))
-    for caption, picture in drawn:
-        name = Path(caption.partition(":")[0]).stem
-        picture.save(folder / f"{name}.jpg", quality=92)
-    return len(drawn)
+    return len(save_gallery(gallery(detector, records, limit=job.draw), folder))
 
 
 def override(run: Any, **fields: Any) -> Any:
