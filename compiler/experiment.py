@@ -22,7 +22,7 @@ from detc.dsl.source import Origin
 
 TRAIN_FIELDS = (
     "epochs", "batch", "optim", "clip", "amp", "accumulate", "validate", "seed", "compile", "log_every", "keep",
-    "channels_last", "lr", "hooks", "best",
+    "channels_last", "lr", "hooks", "best", "amp_dtype",
 )  # fmt: skip
 TARGET_FIELDS = ("opset", "image", "batch", "precision", "layout", "nms", "input")
 SWITCHABLE = ("data.active",)

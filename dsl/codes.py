@@ -63,6 +63,11 @@ CODES: dict[str, str] = {
     "DET0704": "unknown schedule field",
     "DET0705": "not switchable at run time",
     "DET0706": "block not allowed here",
+    "DET0710": "training cannot start",
+    "DET0711": "loss is not finite",
+    "DET0712": "output cannot be written",
+    "DET0713": "nothing to resume, or something to overwrite",
+    "DET0714": "training process died",
     "DET0801": "unknown or wrong target field",
     "DET0802": "operation not available on the target",
     "DET0803": "export differs from the model",
@@ -73,4 +78,6 @@ CODES: dict[str, str] = {
     "DET0904": "data set unreadable",
     "DET0905": "no images left",
     "DET0906": "bad command line",
+    "DET0911": "weight file unreadable or unsafe",
+    "DET0912": "weights expect another input",
 }

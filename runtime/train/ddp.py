@@ -99,7 +99,9 @@ def synchronise(graph: nn.Module, device: torch.device, unused: bool) -> Distrib
 
     known = inspect.signature(DistributedDataParallel).parameters
     # torch 2.15 renamed the option.
-    buffers: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    buffers: dict[str, Any] = {
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+    }
     return DistributedDataParallel(
         graph,
         device_ids=[device] if device.type == "cuda" else None,

@@ -19,10 +19,11 @@ from detc.runtime.train.ema import WeightAverage
 from detc.runtime.train.log import JsonLines, Sink, TensorBoard
 from detc.runtime.train.loop import Feed, Loop, Options
 from detc.runtime.train.optim import base_rate, build_optimizer
+from detc.runtime.train.precision import Precision
 from detc.runtime.train.progress import Display, Silent
 from detc.runtime.train.schedule import RatePlan, make_clock, make_timetable
 from detc.runtime.train.schema import EMA, CheckNaN, EarlyStop, Optimizer, Piece
-from detc.runtime.train.step import Precision, Step
+from detc.runtime.train.step import Step
 from detc.runtime.weights.load import load_exactly
 
 
@@ -133,6 +134,9 @@ def fit(
         precision = Precision.of(spec.amp, spec.fields.get("amp_dtype"), device)
     except ValueError as exc:
         raise error("DET0710", str(exc)) from exc
+    precision.spare_predictions(program.train_graph)
+    if precision.note:
+        display.say(precision.note)
     forward, wrapped = _forward(program, device, world, compile)
     step = Step(
         forward,

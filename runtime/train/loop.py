@@ -125,7 +125,9 @@ class Loop:
                 end = min((epoch + 1) * clock.per_epoch, self.timetable.next_switch(progress.done))
                 reason = self._stretch(epoch, offset, end)
                 if reason:
+                    self._read()
                     self.save("last.pt")
+                    self._log()
                     return reason
         return "done"
 
@@ -170,7 +172,7 @@ class Loop:
             self.save("last.pt")
         if stop:
             return "interrupted"
-        if options.limit is not None and progress.done >= options.limit:
+        if options.limit is not None and options.limit <= progress.done < self.plan.clock.total:
             return "limit"
         return None
 
@@ -193,9 +195,12 @@ class Loop:
         epoch = f"epoch {math.ceil(done / clock.per_epoch)}/{math.ceil(clock.total / clock.per_epoch)}"
         self.display.update(done, epoch, {"loss": float(newest.sum()), "lr": lr})
         if logs:
-            self._log(lr)
+            self._log()
 
-    def _log(self, lr: float) -> None:
+    def _log(self) -> None:
+        if not self._recent or not self.world.first:
+            return
+        lr = self.plan.rate(max(self.progress.done - 1, 0))
         rows = torch.cat(self._recent)
         means = rows.mean(0)
         values = {"loss": float(means.sum())}

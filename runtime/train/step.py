@@ -6,14 +6,14 @@ Losses go into a ring on the device; `LossRing.read` is the only place that copi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from detc.runtime.train.ema import WeightAverage
+from detc.runtime.train.precision import Precision
 
 if TYPE_CHECKING:
     from torch import optim
@@ -72,43 +72,6 @@ class LossRing:
         rows = self.rows[: min(self.count, self.capacity)].cpu().clone()
         self.count = 0
         return rows
-
-
-@dataclass
-class Precision:
-    """Automatic mixed precision: the dtype of products and convolutions, and the loss scaler of fp16."""
-
-    dtype: torch.dtype | None
-    device: str
-    scaler: torch.amp.GradScaler
-
-    @classmethod
-    def of(cls, amp: bool, asked: str | None, device: torch.device) -> Precision:
-        """As a recipe asks: `amp = true`, and perhaps `amp_dtype = "bf16" | "fp16"`.
-
-        On a CPU mixed precision is used only where `amp_dtype` asks for it: most have no bf16 units.
-
-        Raises:
-            ValueError: for an unknown `amp_dtype`, or fp16 on a CPU.
-        """
-        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        if asked is not None and asked not in dtypes:
-            raise ValueError(f'amp_dtype is "bf16" or "fp16", not {asked!r}')
-        dtype = None
-        if amp and asked:
-            dtype = dtypes[asked]
-        elif amp and device.type == "cuda":
-            dtype = (
-                torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-            )
-        if dtype is torch.float16 and device.type == "cpu":
-            raise ValueError('fp16 training needs a GPU; on a CPU use amp_dtype = "bf16"')
-        scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-        return cls(dtype, device.type, scaler)
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The context of a forward pass."""
-        return nullcontext() if self.dtype is None else torch.autocast(self.device, self.dtype)
 
 
 class Step:
