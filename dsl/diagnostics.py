@@ -86,8 +86,23 @@ def closest(name: str, candidates: Iterable[str]) -> str | None:
     for candidate in pool:
         if candidate.lower() == name.lower() and candidate != name:
             return candidate
-    found = get_close_matches(name, pool, n=1, cutoff=0.6)
-    return found[0] if found else None
+    found = get_close_matches(name, pool, n=4, cutoff=0.6)
+    return min(found, key=lambda candidate: _typos(name, candidate)) if found else None
+
+
+def _typos(a: str, b: str) -> int:
+    """How many letters were missed, added, changed or swapped with their neighbour (Damerau, 1964)."""
+    before: list[int] = []
+    last = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row = [i]
+        for j, y in enumerate(b, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

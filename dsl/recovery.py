@@ -102,6 +102,11 @@ def _blame(text: str, tokens: list[Token], found: str) -> int | None:
     if tokens and tokens[-1].type == "LBRACE" and found in RESERVED:
         # A block where an expression was due, `repeat i in { let … }`: its `{` was taken for a record's.
         return len(tokens) - 1
+    if found == "=" and len(tokens) > 1 and tokens[-1].type == "NAME" and _first_on_line(text, tokens[-1]):
+        # `y = x ->` and on the next line `z = …`, whose `z` was taken for the end of the statement above it
+        before, name = tokens[-2].start_pos or 0, tokens[-1].start_pos or 0
+        if tokens[-2].type != "COMMA" and indentation(text, name) <= indentation(text, before):
+            return len(tokens) - 1
     for index in range(len(tokens) - 1, max(len(tokens) - 40, 0), -1):
         if tokens[index].type in ("LBRACE", "RBRACE"):
             break

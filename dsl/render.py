@@ -203,7 +203,9 @@ def _via(labels: list[Label]) -> list[str]:
     for label in labels:
         for span in label.origin.via:
             number = span.source.position(span.start)[0]
-            if span is not BUILTIN and (id(span.source), number) not in quoted:
+            # A bare name is the declaration that was checked, which nothing called.
+            root = span.text.isidentifier()
+            if span is not BUILTIN and not root and (id(span.source), number) not in quoted:
                 places[f"{span}  {span.source.line(number).strip()}"] = None
     return list(places)
 
