@@ -126,7 +126,7 @@ def bench(
     Args:
         path: what `detc.load` takes.
         sets, run, weights: as for `detc.load`.
-        size: (height, width) of the input; an ONNX file of fixed size has its own.
+        size: (height, width) of the input.
         batch: images a call.
         threads: intra-op threads; all cores by default.
         device: "cpu", "cuda", "cuda:1"; the fastest there is by default.
@@ -142,7 +142,7 @@ def bench(
     if threads:
         torch.set_num_threads(threads)
     detector = load(path, sets=sets or [], run=run, weights=weights, device=device, threads=threads)
-    height, width = detector.fixed_size or size
+    height, width = size
     if detector.max_batch is not None and batch > detector.max_batch:
         raise ValueError(f"{path} takes at most {detector.max_batch} images at once, not {batch}")
     where = detector.device

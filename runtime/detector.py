@@ -34,7 +34,6 @@ class Detector(nn.Module):
         name: what it was loaded from.
         backend: "torch" or "onnxruntime".
         max_batch: the largest batch that it takes, None for any.
-        fixed_size: (height, width) if its graph takes one size only (others are letter-boxed first).
     """
 
     def __init__(
@@ -46,14 +45,12 @@ class Detector(nn.Module):
         name: str = "",
         backend: str = "torch",
         max_batch: int | None = None,
-        fixed_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.deployed = deployed
         self.classes = tuple(classes)
         self.run = run
-        self.name, self.backend = name, backend
-        self.max_batch, self.fixed_size = max_batch, fixed_size
+        self.name, self.backend, self.max_batch = name, backend, max_batch
         self.eval()
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,7 @@ def draw(
     line: int | None = None,
     font: int | None = None,
     alpha: float = 0.45,
+    zoom: int = 1,
 ) -> Image.Image:
     """Draw detections on a copy of an image.
 
@@ -109,14 +110,17 @@ def draw(
         line: line width in pixels; by default grows with the image.
         font: text height in pixels; by default grows with the image.
         alpha: opacity of masks, 0 to 1.
+        zoom: enlarge the picture first, so that labels leave room on a small one.
 
     Returns:
-        A PIL image, RGB, of the same size.
+        A PIL image, RGB, `zoom` times as large as the image.
     """
     from PIL import Image, ImageDraw
 
     pixels = to_rgb(image)
     shown = detections.filter(score)
+    if zoom != 1:
+        pixels, shown = _enlarged(pixels, shown, zoom)
     height, width = pixels.shape[:2]
     style = Style.of(width, height, line, font)
     if shown.masks is not None:
@@ -137,6 +141,18 @@ def draw(
                 canvas, tuple(shown.boxes[i].tolist()), text, class_color(int(shown.labels[i])), style, taken
             )
     return canvas
+
+
+def _enlarged(
+    pixels: np.ndarray[Any, Any], shown: Detections, zoom: int
+) -> tuple[np.ndarray[Any, Any], Detections]:
+    from PIL import Image
+
+    height, width = (zoom * n for n in pixels.shape[:2])
+    large = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+    masks = None if shown.masks is None else shown.masks.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    scaled = replace(shown, boxes=shown.boxes * zoom, masks=masks, size=(height, width))
+    return np.asarray(large), scaled
 
 
 def _blend_masks(pixels: np.ndarray[Any, Any], shown: Detections, alpha: float) -> np.ndarray[Any, Any]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from detc.runtime.detector import Detector
 
 GAP = 6  # pixels between the two halves
+SMALL = 400  # pixels; smaller images are enlarged
 
 
 def gallery(
@@ -36,7 +37,9 @@ def gallery(
         except ImageError:
             continue
         truth = annotated(record, found.size, detector.classes)
-        left, right = draw(record.path, truth, score=0.0, scores=False), found.draw(score=score)
+        zoom = 2 if max(found.size) < SMALL else 1
+        left = draw(record.path, truth, score=0.0, scores=False, zoom=zoom)
+        right = found.draw(score=score, zoom=zoom)
         caption = f"{record.path.rsplit('/', 1)[-1]}: annotated {truth.summary()}; found {found.summary()}"
         yield caption, side_by_side(left, right)
 

@@ -92,3 +92,14 @@ def test_grid():
         grid(images, ["a", "b"])
     with pytest.raises(ValueError, match="at least one"):
         grid([])
+
+
+def test_zoom_enlarges_boxes_and_masks_too():
+    grey = np.full((200, 300, 3), 128, np.uint8)
+    mask = np.zeros((1, 200, 300), bool)
+    mask[0, 70:150, 50:130] = True
+    found = detections([[40, 60, 140, 160]], [0], masks=mask)
+    picture = draw(grey, found, labels=False, zoom=2, line=1)
+    assert picture.size == (600, 400)
+    color = (np.asarray(picture) == np.array(class_color(0))).all(axis=2)
+    assert color[120, 100] and color[140:300, 100].any() and not color[118, 100]
