@@ -23,7 +23,7 @@ DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 class OnnxGraph(nn.Module):
     """An ONNX Runtime session with the interface of a deployed graph.
 
-    A file of fixed batch gets smaller batches filled up with black images; one that wants [B, H, W, 3] gets that.
+    A file of fixed batch gets smaller ones filled up with black images; one that wants [B, H, W, 3] gets it.
     """
 
     def __init__(self, session: Any) -> None:
