@@ -304,6 +304,9 @@ class Frame:
     def _node(self, stmt: ast.NodeStmt, scope: Scope) -> None:
         name, index = stmt.target.name, self._index(stmt.target, scope)
         array = self.nodes.get(name)
+        slot = self.names.get(name)
+        if slot is not None and slot.value is not None and slot.value.data is POISON:
+            return  # another element has failed, and that is reported
         if index and array is None:
             array = self.nodes[name] = NodeArray(name, {})
         if name in self.names or (not index and array is not None) or isinstance(array, NodeHandle):
@@ -371,7 +374,7 @@ class Frame:
             value = found
         if stmt.name in self.outputs:
             raise error("DET0307", f"the output `{stmt.name}` is assigned twice", origin, "assigned again here")
-        if stmt.type is not None:
+        if stmt.type is not None and value.data is not POISON:
             try:
                 value = check_port(value, stmt.type, stmt.name, self.instance.name, origin, stmt.span)
             except DetError as problem:
