@@ -26,7 +26,7 @@ def object_bucket(count: int) -> int:
 
 
 def canvas_size(samples: Sequence[Sample], align: int, bucket: int) -> tuple[int, int]:
-    """(H, W) for a batch: the largest of each side, rounded up to `align`, and to `bucket` if sizes differ."""
+    """(H, W) for a batch: the largest of each side, rounded up to multiples of `align` and `bucket`."""
     step = align * -(-bucket // align)
     height, width = max(s.height for s in samples), max(s.width for s in samples)
     if all((s.height, s.width) == (height, width) for s in samples) and bucket <= 1:
@@ -44,9 +44,9 @@ def collate(
     """A batch in the form that the graphs take.
 
     Returns:
-        `image`: `pixels` uint8 (or float, in evaluation) [B, 3, H, W] RGB, `size` float [B, 2] (height, width of
-        the content); `truth`: `boxes` float [B, G, 4] xyxy, `labels` int64 [B, G], `valid` bool [B, G], and
-        `masks` bool [B, G, H, W] if the samples have them; `meta`: a list of dicts with `id`, `path`, `size`
+        `image`: `pixels` uint8 (or float, in evaluation) [B, 3, H, W] RGB, `size` float [B, 2] (height,
+        width of the content); `truth`: `boxes` float [B, G, 4] xyxy, `labels` int64 [B, G], `valid` bool
+        [B, G], and `masks` bool [B, G, H, W] if the samples have them; `meta`: a list of dicts with `id`, `path`, `size`
         (height, width of the file) and `matrix` (3x3, file to canvas).
     """
     height, width = canvas_size(samples, align, bucket)

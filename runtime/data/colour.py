@@ -9,8 +9,8 @@ def shift_hsv(image: torch.Tensor, hue: float, saturation: float, value: float) 
     """Add to hue (degrees), saturation and value (0..255 each), as YOLOX's augmentation does.
 
     The result is computed without converting to HSV: with maximum M, minimum m of a pixel and its position
-    w = (M - x) / (M - m) of each channel below the maximum, the new pixel is V' - C' w', where V' and C' are the
-    new value and chroma, and w' is w turned by the hue.
+    w = (M - x) / (M - m) of each channel below the maximum, the new pixel is V' - C' w', where V' and C' are
+    the new value and chroma, and w' is w turned by the hue.
     """
     x = image.contiguous().float()
     r, g, b = x

@@ -84,7 +84,9 @@ class DetectionDataset:
         """
         if name not in self._built:
             if name not in self.pipelines:
-                raise error("DET0908", f"there is no pipeline `{name}`; there are {', '.join(self.pipelines)}")
+                raise error(
+                    "DET0908", f"there is no pipeline `{name}`; there are {', '.join(self.pipelines)}"
+                )
             self._built[name] = Pipeline(
                 name,
                 self.records,
@@ -128,7 +130,8 @@ class DetectionDataset:
             bounds = [3 * max(w * h, enlarged) for w, h in map(file_size, self.records)]
         room = available_bytes()
         if sum(bounds) > 0.5 * room:
-            text = f'cache = "ram" would need {sum(bounds) / 2**30:.1f} GiB of {room / 2**30:.1f} GiB; not caching'
+            need = f"{sum(bounds) / 2**30:.1f} GiB of {room / 2**30:.1f} GiB"
+            text = f'cache = "ram" would need {need}; not caching'
             self.warnings.append(text)
             return None
         return ImageCache(bounds)
@@ -151,8 +154,8 @@ def open_dataset(data: DataSpec, split: str, *, train: bool, seed: int = 0) -> D
     """Read a split's annotations and apply the declaration's filters.
 
     Raises:
-        DetError: DET0903 for missing files, DET0904 for a broken annotation if `on_error` is "stop", DET0905 if
-            the filters leave no image, DET0906 if class spaces do not meet.
+        DetError: DET0903 for missing files, DET0904 for a broken annotation if `on_error` is "stop",
+            DET0905 if the filters leave no image, DET0906 if class spaces do not meet.
     """
     fields = options(data.fields)
     annotations: Annotations = data.source.open(split, list(data.classes))

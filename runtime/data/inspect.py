@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SplitReport:
-    """A split in numbers. `sides` are square roots of box areas in pixels: 5, 25, 50, 75, 95 % of them are below."""
+    """A split in numbers. `sides`: the 5, 25, 50, 75, 95 % quantiles of the roots of box areas, in pixels."""
 
     split: str
     images: int
@@ -115,6 +115,8 @@ def pictures(
         masks = sample.masks.rasterise() if sample.masks is not None else None
         truth = Detections(boxes, np.ones(len(labels)), labels, data.classes, image.shape[:2], masks)
         drawn = draw(Image.fromarray(image), truth, score=0.0, scores=False, alpha=0.3)
-        caption = f"{sample.record.path.rsplit('/', 1)[-1]}: {len(labels)} boxes, {image.shape[1]}x{image.shape[0]}"
+        caption = (
+            f"{sample.record.path.rsplit('/', 1)[-1]}: {len(labels)} boxes, {image.shape[1]}x{image.shape[0]}"
+        )
         out.append((caption, drawn))
     return out

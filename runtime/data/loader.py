@@ -5,7 +5,8 @@
     for batch in loader: ...                # see `collate.collate`; tensors stay uint8 until the device
     loader.set_pipeline("late")             # from the next epoch on
 
-What a batch holds depends on (seed, epoch, number of the batch, batch size, world), not on workers or history.
+What a batch holds depends on (seed, epoch, number of the batch, batch size, world), not on workers or on
+what came before.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class _Feed(Sampler[list[Item]]):
 class Loader:
     """An iterable of batches; `len` is the number of batches of a whole epoch."""
 
-    def __init__(self, dataset: DetectionDataset, plan: Plan, pipeline: str, epoch: int, workers: int) -> None:
+    def __init__(
+        self, dataset: DetectionDataset, plan: Plan, pipeline: str, epoch: int, workers: int
+    ) -> None:
         self.dataset, self.plan = dataset, plan
         self._feed = _Feed(plan, pipeline, epoch)
         fork = workers > 0 and sys.platform == "linux"  # forked workers share the image cache

@@ -65,7 +65,13 @@ def _joined(first: Sample, parts: Sequence[Sample], image: torch.Tensor) -> Samp
         items = tuple(m for p in parts if p.masks is not None for m in p.masks.items)
         masks = MaskList(items, image.shape[1], image.shape[2])
     return replace(
-        first, stored=image, pending=None, boxes=boxes, labels=labels, masks=masks, content=tuple(image.shape[1:])
+        first,
+        stored=image,
+        pending=None,
+        boxes=boxes,
+        labels=labels,
+        masks=masks,
+        content=tuple(image.shape[1:]),
     ).drop_degenerate()
 
 

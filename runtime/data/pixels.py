@@ -67,7 +67,7 @@ def _decode_jpeg(raw: bytes, *, turn: bool) -> torch.Tensor | None:
 
 @cache
 def _decoder() -> Callable[..., torch.Tensor] | None:
-    """torchvision's JPEG decoder, 1.5 times as fast as Pillow with the same pixels; it may go in a later release."""
+    """torchvision's JPEG decoder: Pillow's pixels, 1.5 times as fast; later releases may drop it."""
     try:
         from torchvision.io import decode_jpeg
     except ImportError:
@@ -96,7 +96,9 @@ def flip(image: torch.Tensor, horizontal: bool) -> torch.Tensor:
 def canvas(height: int, width: int, fill: Sequence[float] | float, like: torch.Tensor) -> torch.Tensor:
     """[3, height, width] of one colour, of the dtype of `like`."""
     if isinstance(fill, (int, float)):
-        return torch.full((3, height, width), round(fill) if like.dtype == torch.uint8 else fill, dtype=like.dtype)
+        return torch.full(
+            (3, height, width), round(fill) if like.dtype == torch.uint8 else fill, dtype=like.dtype
+        )
     colour = torch.tensor(fill, dtype=torch.float32)
     colour = colour.round() if like.dtype == torch.uint8 else colour
     return colour.to(like.dtype)[:, None, None].repeat(1, height, width)

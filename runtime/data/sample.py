@@ -175,7 +175,11 @@ class Sample:
             np.clip(boxes[:, 0::2], 0, width, out=boxes[:, 0::2])
             np.clip(boxes[:, 1::2], 0, height, out=boxes[:, 1::2])
         if masks is not None:
-            masks = masks.place(x, y, height, width) if self.pending is None else masks.warp(matrix, height, width)
+            masks = (
+                masks.place(x, y, height, width)
+                if self.pending is None
+                else masks.warp(matrix, height, width)
+            )
         return replace(
             self, stored=image, pending=None, boxes=boxes, masks=masks, matrix=matrix @ self.matrix,
             content=(height, width),
@@ -225,8 +229,10 @@ class Sample:
         """Tighten boxes to their masks; an object whose mask is gone gets an empty box."""
         return self if self.masks is None else replace(self, boxes=self.masks.boxes())
 
-    def drop_degenerate(self, smallest: float = 1.0, share: float = 0.0, before: Array | None = None) -> Sample:
-        """Drop boxes narrower or lower than `smallest` pixels, or with less than `share` of their area `before`."""
+    def drop_degenerate(
+        self, smallest: float = 1.0, share: float = 0.0, before: Array | None = None
+    ) -> Sample:
+        """Drop boxes with a side below `smallest` pixels, or less than `share` of their area `before`."""
         if self.boxes is None or not len(self.boxes):
             return self
         w, h = self.boxes[:, 2] - self.boxes[:, 0], self.boxes[:, 3] - self.boxes[:, 1]
@@ -234,7 +240,9 @@ class Sample:
         if share > 0 and before is not None:
             keep &= w * h >= share * before
         if self.masks is not None:
-            keep &= np.array([bool(len(m)) if isinstance(m, list) else bool(m.any()) for m in self.masks.items], bool)
+            keep &= np.array(
+                [bool(len(m)) if isinstance(m, list) else bool(m.any()) for m in self.masks.items], bool
+            )
         return self if keep.all() else self.select(keep)
 
 

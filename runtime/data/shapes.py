@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def pose(shape: Outline, radius: float, centre: tuple[float, float], rng: np.ran
 
 
 def coverage(shape: Outline, height: int, width: int) -> tuple[Array, float]:
-    """Antialiased share of each pixel that the shape covers, float32 [H, W] in 0..1; the share of it inside."""
+    """How much of each pixel the shape covers, float32 [H, W] in 0..1, and how much of it lies inside."""
     from PIL import Image, ImageDraw
 
     x1, y1 = np.floor(shape.outer.min(0)).astype(int) - 1
@@ -84,10 +85,11 @@ def polygons(mask: Array) -> list[list[float]]:
     from contourpy import FillType, contour_generator
 
     padded = np.pad(mask.astype(np.float64), 1)
-    found, offsets = contour_generator(z=padded, fill_type=FillType.OuterOffset).filled(0.5, 2.0)
+    contours: Any = contour_generator(z=padded, fill_type=FillType.OuterOffset).filled(0.5, 2.0)
+    found, offsets = contours
     out = []
     for points, starts in zip(found, offsets, strict=True):
-        loops = [_straight(points[a:b] - 0.5) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        loops = [_straight(points[a:b] - 0.5) for a, b in pairwise(starts)]
         if len(loops[0]) < 4:
             continue
         seamed = [loops[0]]

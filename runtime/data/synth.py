@@ -93,7 +93,9 @@ def read_marker(root: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _fill(part: Path, settings: Settings, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
+def _fill(
+    part: Path, settings: Settings, workers: int | None, progress: Callable[[int, int], None] | None
+) -> None:
     jobs = [("train", i) for i in range(settings.train)] + [("val", i) for i in range(settings.val)]
     entries: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
     workers = workers or os.cpu_count() or 1
@@ -108,13 +110,19 @@ def _fill(part: Path, settings: Settings, workers: int | None, progress: Callabl
 
 
 def _coco(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for i, entry in enumerate(entries, 1):
         images.append({"id": i, **entry["image"]})
         for item in entry["objects"]:
             annotations.append({"id": len(annotations) + 1, "image_id": i, "iscrowd": 0, **item})
     categories = [{"id": i, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASSES, 1)]
-    return {"info": {"description": "detc sample set"}, "categories": categories, "images": images, "annotations": annotations}
+    return {
+        "info": {"description": "detc sample set"},
+        "categories": categories,
+        "images": images,
+        "annotations": annotations,
+    }
 
 
 def _make(part: Path, settings: Settings, split: str, index: int) -> dict[str, Any]:
@@ -141,7 +149,9 @@ def _make(part: Path, settings: Settings, split: str, index: int) -> dict[str, A
     return {"image": {"file_name": name, "width": width, "height": height}, "objects": objects}
 
 
-def draw(height: int, width: int, rng: np.random.Generator, most: int) -> tuple[Array, list[Array], list[str]]:
+def draw(
+    height: int, width: int, rng: np.random.Generator, most: int
+) -> tuple[Array, list[Array], list[str]]:
     """An image uint8 [H, W, 3] with 1 to `most` objects; their visible masks, bool [H, W], and classes.
 
     Later objects lie on top. None hides more than 40 % of another, and at least 70 % of each lies inside.

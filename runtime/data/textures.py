@@ -21,7 +21,10 @@ def noise(height: int, width: int, rng: np.random.Generator, coarsest: int, roug
     total = np.zeros((height, width), np.float32)
     cells, strength = coarsest, 1.0
     while cells < max(height, width):
-        rows, columns = max(2, cells * height // max(height, width)), max(2, cells * width // max(height, width))
+        rows, columns = (
+            max(2, cells * height // max(height, width)),
+            max(2, cells * width // max(height, width)),
+        )
         grid = Image.fromarray(rng.random((rows, columns), np.float32))
         total += np.float32(strength) * np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
         cells, strength = 2 * cells, strength * roughness
@@ -80,7 +83,9 @@ def develop(image: Array, rng: np.random.Generator) -> Array:
 
     height, width = image.shape[:2]
     light = 1 + np.float32(rng.uniform(0, 0.5)) * (gradient(height, width, rng) - 0.5)
-    image = image * light[..., None] + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, 8))
+    image = image * light[..., None] + rng.standard_normal(image.shape, np.float32) * np.float32(
+        rng.uniform(1, 8)
+    )
     picture = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
     if rng.random() < 0.4:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.9)))

@@ -49,8 +49,8 @@ class Evaluator:
         """Add a batch.
 
         Args:
-            detections: `boxes` [B, K, 4] in pixels of the network's input, `scores`, `labels`, `valid` [B, K], as
-                the infer graph returns them; perhaps `masks` bool [B, K, H, W] on the same canvas.
+            detections: `boxes` [B, K, 4] in pixels of the network's input, `scores`, `labels`, `valid`
+                [B, K], as the infer graph returns them; perhaps `masks` bool [B, K, H, W] on the same canvas.
             meta: the batch's, see `data.collate`.
         """
         host = {k: v.detach().cpu() for k, v in detections.items()}
@@ -58,7 +58,13 @@ class Evaluator:
             keep = host["valid"][b]
             boxes = to_original(host["boxes"][b][keep].double(), info)
             rles = encode_masks(host["masks"][b][keep], info) if "masks" in host else None
-            self.add(info["id"], boxes.numpy(), host["scores"][b][keep].numpy(), host["labels"][b][keep].numpy(), rles)
+            self.add(
+                info["id"],
+                boxes.numpy(),
+                host["scores"][b][keep].numpy(),
+                host["labels"][b][keep].numpy(),
+                rles,
+            )
 
     def add(
         self,
@@ -70,7 +76,10 @@ class Evaluator:
     ) -> None:
         """Add one image's detections, already in pixels of the file: boxes [K, 4] xyxy."""
         self.found[image] = Found(
-            np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(scores, np.float64), np.asarray(labels), rles
+            np.asarray(boxes, np.float64).reshape(-1, 4),
+            np.asarray(scores, np.float64),
+            np.asarray(labels),
+            rles,
         )
 
     def state(self) -> dict[ImageId, Found]:
@@ -88,7 +97,7 @@ class Evaluator:
 
 
 def encode_masks(masks: torch.Tensor, meta: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Masks [K, H, W] (bool, or probabilities) on the network's canvas as run-length codes of the file's size."""
+    """Masks [K, H, W] (bool or probabilities) on the network's canvas, as run-length codes of the file."""
     from pycocotools import mask as coco_mask
 
     if not len(masks):
@@ -112,5 +121,7 @@ def evaluators(data: DataSpec, split: str, dataset: DetectionDataset) -> dict[st
     """The metrics that a declaration binds to a split, by name; COCO's box AP if it binds none."""
     from detc.runtime.metrics.schema import CocoBox, Metric
 
-    named = {k: m for k, m in options(data.fields).evaluate.items() if isinstance(m, Metric) and m.on == split}
+    named = {
+        k: m for k, m in options(data.fields).evaluate.items() if isinstance(m, Metric) and m.on == split
+    }
     return {name: metric.build(dataset) for name, metric in (named or {"coco": CocoBox()}).items()}

@@ -99,7 +99,9 @@ def _result_items(found: Found, image: int, kind: str) -> list[dict[str, Any]]:
     areas = (x2 - x1) * (y2 - y1)
     boxes = np.stack([x1, y1, x2 - x1, y2 - y1], 1).tolist()
     items = []
-    for i, (box, score, label) in enumerate(zip(boxes, found.scores.tolist(), found.labels.tolist(), strict=True)):
+    for i, (box, score, label) in enumerate(
+        zip(boxes, found.scores.tolist(), found.labels.tolist(), strict=True)
+    ):
         item = {"image_id": image, "category_id": label + 1, "score": score, "bbox": box, "iscrowd": 0}
         if kind == "segm":
             if found.rles is None:
@@ -138,7 +140,9 @@ def ground_truth(dataset: DetectionDataset, images: set[ImageId]) -> tuple[COCO,
         entries.append({"id": number, "width": width, "height": height, "file_name": record.path})
         for item in _truth_items(record.scaled(width, height), number):
             item["id"] = len(objects) + 1
-            if record.normalized and "segmentation" in item:  # the file states no areas: count pixels, as COCO does
+            if (
+                record.normalized and "segmentation" in item
+            ):  # the file states no areas: count pixels, as COCO does
                 item["area"] = _pixels(item["segmentation"], height, width)
             objects.append(item)
     truth = COCO()
@@ -161,6 +165,8 @@ def _truth_items(record: Record, image: int) -> list[dict[str, Any]]:
         }
         if record.segments is not None:
             segment = record.segments[i]
-            item["segmentation"] = [p.reshape(-1).tolist() for p in segment] if isinstance(segment, list) else segment
+            item["segmentation"] = (
+                [p.reshape(-1).tolist() for p in segment] if isinstance(segment, list) else segment
+            )
         items.append(item)
     return items

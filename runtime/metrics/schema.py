@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 class Metric(Primitive):
-    """Base of metrics. `reads` are the fields of the graph's detections that it needs; `truth` those of the data.
+    """Base of metrics.
 
+    reads: the fields of the graph's detections that it needs; truth: those of the data.
     on: the split that it is computed on.
     """
 

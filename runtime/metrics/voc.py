@@ -51,8 +51,8 @@ def match(
         truth: image -> (boxes [G, 4], difficult bool [G]).
 
     Returns:
-        hits and misses, bool [K] by falling score (a detection of a difficult object is neither), and the number
-        of objects that are not difficult.
+        hits and misses, bool [K] by falling score (a detection of a difficult object is neither), and the
+        number of objects that are not difficult.
     """
     order = sorted(range(len(detections)), key=lambda i: -detections[i][1])
     taken = {image: np.zeros(len(boxes), bool) for image, (boxes, _) in truth.items()}

@@ -29,13 +29,23 @@ def steps(**named: Step) -> tuple[NamedStep, ...]:
     return tuple(NamedStep(name, step) for name, step in named.items())
 
 
-def spec(source: DataSource, classes: tuple[str, ...], train: Any, val: Any = None, **fields: Any) -> DataSpec:
+def spec(
+    source: DataSource, classes: tuple[str, ...], train: Any, val: Any = None, **fields: Any
+) -> DataSpec:
     """A data declaration with one or two pipelines."""
     more = {k: fields.pop(k) for k in ("late",) if k in fields}
-    return DataSpec("Test", classes, source, {"train": train, "val": val or train, **more}, fields={"workers": 0, **fields})
+    return DataSpec(
+        "Test",
+        classes,
+        source,
+        {"train": train, "val": val or train, **more},
+        fields={"workers": 0, **fields},
+    )
 
 
-def record(path: str = "x.jpg", boxes: Any = (), size: tuple[int, int] = (40, 30), segments: Any = None) -> Record:
+def record(
+    path: str = "x.jpg", boxes: Any = (), size: tuple[int, int] = (40, 30), segments: Any = None
+) -> Record:
     """A record with all labels 0."""
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
     n = len(boxes)

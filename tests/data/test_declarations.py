@@ -40,7 +40,15 @@ def test_coco640_has_mosaic_early_and_none_late(tmp_path: Path) -> None:
         f'data Mine extends Coco640(zoom = 0.5, root = "{tmp_path}") {{ set classes = ["one", "two"] '
         'set train.images = "" set train.ann = "ann.json" set val.images = "" set val.ann = "ann.json" }',
     )
-    assert [s.name for s in data.pipelines["late"]] == ["load", "boxes", "resize", "crop", "hsv", "flip", "pad"]
+    assert [s.name for s in data.pipelines["late"]] == [
+        "load",
+        "boxes",
+        "resize",
+        "crop",
+        "hsv",
+        "flip",
+        "pad",
+    ]
     loader = make_loader(data, "train", 4, train=True, workers=0)
     assert next(iter(loader))["image"]["pixels"].shape == (4, 3, 640, 640)
     loader.set_pipeline("late")
@@ -101,7 +109,9 @@ def test_bccd_at_320_with_mosaic() -> None:
     ],
 )
 def test_mistakes_in_declarations_are_found(change: str, text: str) -> None:
-    result = check(TEXT.format(imports="Coco, steps", data="Mine()", more=f"data Mine extends Coco {{ {change} }}"))
+    result = check(
+        TEXT.format(imports="Coco, steps", data="Mine()", more=f"data Mine extends Coco {{ {change} }}")
+    )
     assert result.report.errors
     assert any(text in f"{d.message} {d.help} {d.labels}" for d in result.report.errors)
 

@@ -149,7 +149,9 @@ def test_a_crop_of_a_pending_resize_equals_the_resize_then_cropped() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(16, 48), st.integers(16, 48), st.integers(0, 3))
 def test_each_tile_of_a_mosaic_shows_its_own_object(cx: int, cy: int, lit: int) -> None:
-    tiles = [scene(40, 30, (5, 5, 30, 25)) if k == lit else _dark(scene(40, 30, (5, 5, 30, 25))) for k in range(4)]
+    tiles = [
+        scene(40, 30, (5, 5, 30, 25)) if k == lit else _dark(scene(40, 30, (5, 5, 30, 25))) for k in range(4)
+    ]
     made = mosaic(tiles, 32, 32, (cx, cy), 0)
     assert made.image.shape == (3, 64, 64) and made.content == (64, 64)
     boxes = made.truth()[0]
@@ -190,12 +192,16 @@ def test_pasted_objects_cover_others_and_drop_the_hidden() -> None:
     st.lists(st.tuples(st.floats(-20, 60), st.floats(-20, 60)), min_size=3, max_size=3),
     st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(5, 30), st.integers(5, 30)),
 )
-def test_clipped_triangles_fill_what_full_ones_fill_inside(points: list, box: tuple[int, int, int, int]) -> None:
+def test_clipped_triangles_fill_what_full_ones_fill_inside(
+    points: list, box: tuple[int, int, int, int]
+) -> None:
     triangle = np.array(points)
     x, y, w, h = box
     clipped = clip_polygon(triangle, (x, y, x + w, y + h))
     if len(clipped):
-        assert (clipped >= np.array([x, y]) - 1e-6).all() and (clipped <= np.array([x + w, y + h]) + 1e-6).all()
+        assert (clipped >= np.array([x, y]) - 1e-6).all() and (
+            clipped <= np.array([x + w, y + h]) + 1e-6
+        ).all()
     area = polygon_area(clipped) if len(clipped) else 0.0
     # an independent answer: sample the window finely
     ys, xs = np.mgrid[0:200, 0:200]

@@ -151,7 +151,9 @@ def test_boxes_go_back_through_flips_and_stretches(h: bool, v: bool, height: int
 
 
 def test_batches_come_in_few_shapes(tmp_path: Path) -> None:
-    pipeline = steps(load=Load(), boxes=Boxes(), r=RandomResize(size=Size(90, 90), ratio=[0.6, 1.0]), pad=Pad(align=8))
+    pipeline = steps(
+        load=Load(), boxes=Boxes(), r=RandomResize(size=Size(90, 90), ratio=[0.6, 1.0]), pad=Pad(align=8)
+    )
     source = write_coco(tmp_path, 16, vary=True)
     loader = make_loader(spec(source, ("one", "two"), pipeline, bucket=32), "train", 4, train=True)
     shapes = set()
@@ -222,7 +224,11 @@ def test_broken_images_stop_a_run_that_wants_that(tmp_path: Path, workers: int) 
     with pytest.raises(DetError) as caught:
         list(make_loader(data, "train", 4, train=True, workers=workers))
     (diagnostic,) = caught.value.diagnostics
-    assert diagnostic.code == "DET0904" and ".png" in diagnostic.message and "on_error" in (diagnostic.help or "")
+    assert (
+        diagnostic.code == "DET0904"
+        and ".png" in diagnostic.message
+        and "on_error" in (diagnostic.help or "")
+    )
 
 
 def test_nothing_but_broken_images_is_an_error(tmp_path: Path) -> None:

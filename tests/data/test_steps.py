@@ -98,7 +98,9 @@ def test_a_step_manages_without_objects(step: Step) -> None:
 @given(st.integers(1, 3000), st.integers(1, 3000))
 def test_sizes_keep_the_shape_inside_the_box(height: int, width: int) -> None:
     h, w = target(height, width, (1333, 800), "keep")
-    assert max(h, w) <= 1333 and min(h, w) <= 800 and (max(h, w) == 1333 or min(h, w) == 800 or min(h, w) == 1)
+    assert (
+        max(h, w) <= 1333 and min(h, w) <= 800 and (max(h, w) == 1333 or min(h, w) == 800 or min(h, w) == 1)
+    )
     assert h == max(1, int(height * w / width + 0.5)) or abs(h - height * w / width) <= 1 + height / width
     h, w = target(height, width, (640, 384), "fit")
     assert w <= 640 and h <= 384
@@ -128,12 +130,14 @@ def test_a_uint8_resize_is_within_rounding_of_the_float_one(size: tuple[int, int
     if interleaved:
         image = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     exact = pixels.resize(image.float(), *size)
-    assert (pixels.resize(image, *size).float() - exact).abs().max() <= 1.0
+    assert (pixels.resize(image, *size).float() - exact).abs().max() <= 1.05  # rounded after each direction
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(-180, 180), st.floats(-60, 60), st.floats(-60, 60), st.integers(0, 1000))
-def test_hsv_shift_equals_the_conversion_there_and_back(hue: float, sat: float, val: float, seed: int) -> None:
+def test_hsv_shift_equals_the_conversion_there_and_back(
+    hue: float, sat: float, val: float, seed: int
+) -> None:
     image = torch.randint(0, 256, (3, 3, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     out = colour.shift_hsv(image, hue, sat, val).permute(1, 2, 0).reshape(-1, 3)
     for pixel, got in zip(image.permute(1, 2, 0).reshape(-1, 3).tolist(), out.tolist(), strict=True):

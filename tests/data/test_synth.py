@@ -29,7 +29,10 @@ def test_files_and_annotations_agree(made: Path) -> None:
         sizes = {}
         for image in data["images"]:
             with Image.open(made / split / image["file_name"]) as file:
-                assert file.size == (image["width"], image["height"]) and 64 <= min(file.size) <= max(file.size) <= 96
+                assert (
+                    file.size == (image["width"], image["height"])
+                    and 64 <= min(file.size) <= max(file.size) <= 96
+                )
             sizes[image["id"]] = (image["height"], image["width"])
         for one in data["annotations"]:
             height, width = sizes[one["image_id"]]

@@ -27,7 +27,7 @@ PLAIN = steps(load=Load(), boxes=Boxes())
 
 
 def noisy(dataset: DetectionDataset, seed: int = 0) -> dict[Any, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Detections for every image: most objects, moved a little, some doubled or of a wrong class, some noise."""
+    """Detections for every image: most objects, twice, moved a little, some of a wrong class."""
     rng = np.random.default_rng(seed)
     out = {}
     for r in dataset.records:

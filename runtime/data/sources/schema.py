@@ -43,7 +43,7 @@ class VocSplit(SplitModel):
 
 
 class YoloSplit(SplitModel):
-    """`images` is a folder or a text file of paths; `labels` a folder (else `images` -> `labels` in paths)."""
+    """`images` is a folder or a text file of paths; `labels` a folder (else paths say `labels`)."""
 
     images: str
     labels: str | None = None

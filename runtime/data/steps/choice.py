@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Choice(DataStep):
-    """Draw one of `options` for each sample, evenly or by `weights`. An option is a step or a list of steps."""
+    """Draw one of `options`, evenly or by `weights`. An option is a step or a list of steps."""
 
     module = "std.data.steps"
     options: list[Step | list[Step]] = Field(min_length=1)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class HSV(DataStep):
-    """YOLOX's jitter: add up to +-`hue` degrees, +-`saturation` and +-`value` (of 255), each half of the time."""
+    """YOLOX's jitter: add up to +-`hue` degrees, +-`saturation`, +-`value` (of 255), each by chance 1/2."""
 
     module = "std.data.steps"
     hue: float = Field(10.0, ge=0, le=180)
@@ -32,7 +32,7 @@ class HSV(DataStep):
 
 
 class ColorJitter(DataStep):
-    """torchvision's ColorJitter: factors from [1 - x, 1 + x], in random order; `hue` is a share of the circle."""
+    """torchvision's ColorJitter: factors from [1 - x, 1 + x] in random order; `hue` is a share of a turn."""
 
     module = "std.data.steps"
     brightness: float = Field(0.0, ge=0, le=1)
@@ -79,11 +79,11 @@ class PhotoMetric(DataStep):
         bright, early, colourful, hue, late, swap = rng.random(6) < 0.5
         if bright:
             image = colour.offset(image, float(rng.uniform(-self.brightness, self.brightness)))
-        factor = float(rng.uniform(*self.contrast))
+        factor = float(rng.uniform(self.contrast[0], self.contrast[1]))
         if early and late:  # contrast comes before or after the colours, half of the time each
             image = colour.scale(image, factor)
         if colourful or hue:
-            amount = float(rng.uniform(*self.saturation)) if colourful else 1.0
+            amount = float(rng.uniform(self.saturation[0], self.saturation[1])) if colourful else 1.0
             turn = float(rng.uniform(-self.hue, self.hue)) if hue else 0.0
             image = colour.turn_hsv(image, turn, amount)
         if early and not late:

@@ -19,8 +19,9 @@ class Crop(DataStep):
     """Cut a random window of `size` (width x height); a smaller image stays as it is along that side.
 
     With `smallest`, the window's sides are drawn between that and `size`.
-    Boxes are clipped; one with less than `keep` of its area left, or thinner than a pixel, goes. With `tight`,
-    boxes shrink to what is left of their masks. `empty = false` tries up to ten windows for one with an object.
+    Boxes are clipped; one with less than `keep` of its area left, or thinner than a pixel, goes. With
+    `tight`, boxes shrink to what is left of their masks. `empty = false` tries up to ten windows for one
+    with an object.
     """
 
     module = "std.data.steps"
@@ -33,7 +34,9 @@ class Crop(DataStep):
 
     @model_validator(mode="after")
     def _check(self) -> Crop:
-        if self.smallest and (self.smallest.width > self.size.width or self.smallest.height > self.size.height):
+        if self.smallest and (
+            self.smallest.width > self.size.width or self.smallest.height > self.size.height
+        ):
             raise ValueError(f"smallest = {self.smallest} exceeds size = {self.size}")
         return self
 
@@ -66,7 +69,7 @@ def _cut(sample: Sample, x: int, y: int, height: int, width: int, keep: float, t
 
 
 class MinIoUCrop(DataStep):
-    """SSD's crop (Liu et al., ECCV 2016): a window whose IoU with every object inside is at least a drawn bound.
+    """SSD's crop (Liu et al., ECCV 2016): a window that overlaps every object inside by a drawn IoU or more.
 
     The bound is one of `overlap`, 1 (no crop) or 0 (any window). Objects whose centre is outside go. Windows
     have sides of at least `smallest` of the image's and a shape between 1:2 and 2:1.
@@ -111,7 +114,7 @@ class MinIoUCrop(DataStep):
 
 
 class Expand(DataStep):
-    """Put the image somewhere on a canvas of `ratio` times its size, with probability `p` (SSD's zoom-out)."""
+    """SSD's zoom-out: put the image on a canvas of `ratio` times its size, with probability `p`."""
 
     module = "std.data.steps"
     geometric = True

@@ -1,8 +1,8 @@
 """Steps that mix several images.
 
-Partners are drawn fresh from the data set, as they are at the same place of the pipeline. With `cache = n` they
-are taken from (up to n) samples of the same batch instead: nothing is loaded twice, and the result depends
-neither on the number of workers nor on what they did before, as it would with a running cache.
+Partners are drawn fresh from the data set, as they are at the same place of the pipeline. With `cache = n`
+they are taken from (up to n) samples of the same batch instead: nothing is loaded twice, and the result
+depends neither on the number of workers nor on what they did before, as it would with a running cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Mosaic(DataStep):
-    """Four images around a point on a canvas of twice `size` (Bochkovskiy et al., 2020), with probability `p`.
+    """Four images around a point on a canvas of twice `size` (Bochkovskiy et al., 2020), by chance `p`.
 
     Each image is fitted into `size`; the point lies between `centre` times `size` from the origin.
     Without the mosaic, the image is fitted into `size` all the same.

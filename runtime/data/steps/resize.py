@@ -1,4 +1,4 @@
-"""Steps that change the size. Bilinear with half-pixel centres, without antialiasing, like deployed graphs."""
+"""Steps that change the size: bilinear, half-pixel centres, no antialiasing, like deployed graphs."""
 
 from __future__ import annotations
 
