@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cache
+from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,9 +140,8 @@ def map_keys(
     """
     if rename:
         state = {_rename(k, rename): v for k, v in state.items()}
-    # Mapping onto one node out of a whole model's file: `path.` in front of every target name, too.
     prefixes = [
-        p for p in dict.fromkeys((*_PREFIXES, *_first_segments(state))) if any(k.startswith(p) for k in state)
+        p for p in dict.fromkeys((*_PREFIXES, *_own_prefixes(state))) if any(k.startswith(p) for k in state)
     ]
     best: Mapped | None = None
     best_rank: tuple[int, int, int] = (-1, 0, 0)
@@ -162,8 +162,14 @@ def _rename(key: str, rename: Mapping[str, str]) -> str:
     return key
 
 
-def _first_segments(state: Iterable[str]) -> list[str]:
-    return sorted({k.split(".", 1)[0] + "." for k in state if "." in k})
+def _own_prefixes(state: Iterable[str]) -> list[str]:
+    """What the file's own names begin with: the part common to all, and each first segment."""
+    names = list(state)
+    common = commonprefix(names).rpartition(".")[0]
+    return [
+        *([common + "."] if common else []),
+        *sorted({k.split(".", 1)[0] + "." for k in names if "." in k}),
+    ]
 
 
 def _apply(table: Table, prefix: str, state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Mapped:
