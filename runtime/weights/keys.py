@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cache
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,13 +163,11 @@ def _rename(key: str, rename: Mapping[str, str]) -> str:
 
 
 def _own_prefixes(state: Iterable[str]) -> list[str]:
-    """What the file's own names begin with: the part common to all, and each first segment."""
-    names = list(state)
-    common = commonprefix(names).rpartition(".")[0]
-    return [
-        *([common + "."] if common else []),
-        *sorted({k.split(".", 1)[0] + "." for k in names if "." in k}),
-    ]
+    """What the file's own names begin with: the segments common to all, and each first segment."""
+    names = [k.split(".")[:-1] for k in state]
+    shared = takewhile(lambda level: len(set(level)) == 1, zip(*names, strict=False))
+    common = "".join(f"{level[0]}." for level in shared)
+    return [*([common] if common else []), *sorted({f"{n[0]}." for n in names if n})]
 
 
 def _apply(table: Table, prefix: str, state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Mapped:
