@@ -73,10 +73,8 @@ def record(path, boxes, crowd):
     from detc.runtime.data.records import Record
 
     n = len(boxes)
-    flags = np.array(crowd, bool)
-    return Record(
-        1, str(path), 90, 60, np.array(boxes, np.float32), np.zeros(n, np.int64), np.ones(n), flags, ~flags & False
-    )  # fmt: skip
+    crowds, labels, ignored = np.array(crowd, bool), np.zeros(n, np.int64), np.zeros(n, bool)
+    return Record(1, str(path), 90, 60, np.array(boxes, np.float32), labels, np.ones(n), crowds, ignored)
 
 
 def test_galleries_show_truth_beside_what_was_found(detector, folder):
