@@ -1,4 +1,4 @@
-"""Checkpoints of MMDetection's RTMDet fit: every key of theirs has its place here, and every place is filled."""
+"""Checkpoints of MMDetection's RTMDet fit: each key of theirs has a place here, and each place is filled."""
 
 from __future__ import annotations
 
