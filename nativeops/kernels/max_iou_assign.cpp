@@ -88,7 +88,7 @@ void one_image(const MaxIouAssignArgs& args, int64_t image) {
       std::fill(block.claim, block.claim + kBlock, -1);
       for (int64_t g = 0; g < G; ++g) {
         overlap_block(block, truth[g]);
-        const bool claiming = claims && static_cast<double>(highest[g]) >= args.min_positive;
+        const bool claiming = claims && highest[g] >= static_cast<A>(args.min_positive);
         const int64_t name = number[g];
         for (int64_t i = 0; i < block.count; ++i) {
           const bool better = block.iou[i] > block.best[i];
@@ -100,7 +100,7 @@ void one_image(const MaxIouAssignArgs& args, int64_t image) {
       }
       for (int64_t i = 0; i < block.count; ++i) {
         const int64_t at = image * N + b * kBlock + i;
-        args.index[at] = assigned_index(block.best[i], block.own[i], block.claim[i], G > 0, args.positive, args.negative, args.low_quality);
+        args.index[at] = assigned_index(block.best[i], block.own[i], block.claim[i], G > 0, args);
         store(static_cast<T*>(args.iou) + at, G > 0 ? block.best[i] : A(0));
       }
     }

@@ -40,6 +40,7 @@ __global__ void assign_kernel(MaxIouAssignArgs args, const unsigned long long* h
     A best = A(-1);
     int64_t own = 0, claim = -1;
     bool any = false;
+    const A least = args.min_positive > 0 ? static_cast<A>(args.min_positive) : A(0);
     for (int64_t g = 0; g < args.g; ++g) {
       const int64_t truth = image * args.g + g;
       if (!args.valid[truth]) continue;
@@ -49,10 +50,10 @@ __global__ void assign_kernel(MaxIouAssignArgs args, const unsigned long long* h
         best = iou;
         own = g;
       }
-      if (args.low_quality != LowQuality::none && bits_of(static_cast<double>(iou)) == highest[truth] && bits_of(args.min_positive > 0 ? args.min_positive : 0.0) <= highest[truth])
+      if (args.low_quality != LowQuality::none && bits_of(static_cast<double>(iou)) == highest[truth] && bits_of(static_cast<double>(least)) <= highest[truth])
         claim = g;
     }
-    args.index[at] = assigned_index(best, own, claim, any, args.positive, args.negative, args.low_quality);
+    args.index[at] = assigned_index(best, own, claim, any, args);
     store(static_cast<T*>(args.iou) + at, any ? best : A(0));
   }
 }

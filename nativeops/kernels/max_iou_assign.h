@@ -40,7 +40,11 @@ DETC_HD A assign_overlap(const OverlapBox<A>& box, const OverlapBox<A>& truth) {
 }
 
 // What a box becomes, given its best truth and, of the truths whose best overlap it is, the last one (-1: none).
-DETC_HD int64_t assigned_index(double best, int64_t own, int64_t last_claim, bool has_truth, double positive, double negative, LowQuality low_quality) {
+// The thresholds are rounded to the type of the overlap, as torch compares.
+template <class A>
+DETC_HD int64_t assigned_index(A best, int64_t own, int64_t last_claim, bool has_truth, const MaxIouAssignArgs& args) {
+  const A positive = static_cast<A>(args.positive), negative = static_cast<A>(args.negative);
+  const LowQuality low_quality = args.low_quality;
   if (!has_truth) return -1;
   if (last_claim >= 0 && low_quality == LowQuality::truth) return last_claim;
   if (last_claim >= 0 && low_quality == LowQuality::own) return own;

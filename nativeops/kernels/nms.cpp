@@ -268,7 +268,7 @@ void one_image(const NmsArgs& args, int64_t image) {
   std::vector<Keyed<Key>> candidates;
   for (int64_t i = 0; i < N * C; ++i) {
     const A score = load(scores + i);
-    if (score > args.score_threshold) candidates.push_back({descending_key(score), static_cast<uint32_t>(i)});
+    if (score > static_cast<A>(args.score_threshold)) candidates.push_back({descending_key(score), static_cast<uint32_t>(i)});
   }
   sort_first(candidates, args.pre_topk);
 

@@ -115,7 +115,7 @@ template <class T, class Key>
 __global__ void key_kernel(const T* scores, int64_t F, int64_t batch, double threshold, bool all, Key* keys, uint32_t* index, unsigned long long* counts) {
   DETC_GRID_STRIDE(at, batch * F) {
     const acc_t<T> score = load(scores + at);
-    const bool candidate = all || score > threshold;
+    const bool candidate = all || score > static_cast<acc_t<T>>(threshold);
     keys[at] = candidate ? device_key(score) : static_cast<Key>(~Key(0));
     index[at] = static_cast<uint32_t>(at % F);
     if (candidate) atomicAdd(counts + at / F, 1ull);
@@ -213,7 +213,7 @@ __global__ void select_kernel(NmsArgs args, bool decay, const Shape* all_boxes, 
     best = best_scores[0];
     position = best_positions[0];
     __syncthreads();
-    if (position < 0 || !(static_cast<double>(best) > args.min_score)) break;
+    if (position < 0 || !(best > static_cast<A>(args.min_score))) break;
     if (threadIdx.x == 0) {
       all_kept[image * args.keep + count] = position;
       chosen_scores[image * args.keep + count] = best;

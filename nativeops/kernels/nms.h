@@ -19,7 +19,7 @@ struct NmsArgs {
   const void* scores;     // [B, N, C]
   const int64_t* labels;  // [B, N] when C is 1, or null (the class is c)
   int64_t batch, num_boxes, num_classes;
-  double score_threshold;  // candidates have score > this; NaN never is
+  double score_threshold;  // candidates have score > this (rounded to the type computed in, as torch compares); NaN never is
   double iou_threshold;
   double sigma;      // soft: exp(-iou^2 / sigma); matrix: exp(-sigma * iou^2)
   double min_score;  // soft and matrix: a decayed score must stay > this

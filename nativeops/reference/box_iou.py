@@ -53,11 +53,11 @@ def max_iou_assign(
     iou_BNG = iou_BNG.masked_fill(~valid_BG[:, None, :], -1.0)
     best_BN, own_BN = iou_BNG.max(-1)
     index_BN = torch.where(
-        best_BN.double() >= positive, own_BN, torch.where(best_BN.double() >= negative, -2, -1)
+        best_BN >= positive, own_BN, torch.where(best_BN >= negative, -2, -1)
     )
     if low_quality != "none" and boxes_BN4.shape[1] > 0:
         highest_BG = iou_BNG.amax(1)
-        claims_BNG = (iou_BNG == highest_BG[:, None]) & (valid_BG & (highest_BG.double() >= min_positive))[
+        claims_BNG = (iou_BNG == highest_BG[:, None]) & (valid_BG & (highest_BG >= min_positive))[
             :, None
         ]
         rank_G = torch.arange(1, G + 1, device=boxes.device)

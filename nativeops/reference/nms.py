@@ -39,7 +39,7 @@ def batched_nms(
     )
     for image in range(B):
         flat = scores_BNC[image].reshape(-1).to(compute)
-        candidates = (flat.double() > score_threshold).nonzero().squeeze(1)
+        candidates = (flat > score_threshold).nonzero().squeeze(1)
         order = torch.sort(flat[candidates], descending=True, stable=True).indices
         candidates = candidates[order[:pre_topk] if pre_topk else order]
         index, classes = candidates // max(C, 1), candidates % max(C, 1)
@@ -52,7 +52,7 @@ def batched_nms(
         floor = score_threshold if method == "hard" else min_score
         # By score, ties by candidate index: the second sort is stable over the first.
         ranked = by_index[torch.sort(scores[by_index], descending=True, stable=True).indices]
-        ranked = ranked[scores[ranked].double() > floor][:keep]
+        ranked = ranked[scores[ranked] > floor][:keep]
         count = ranked.numel()
         for target, value in zip(
             out,
@@ -107,7 +107,7 @@ def _soft(
     )
     for _ in range(scores.numel()):
         top = scores.argmax()
-        if not scores[top].double() > min_score:
+        if not scores[top] > min_score:
             break
         final[top] = scores[top]
         scores *= decay[top]
