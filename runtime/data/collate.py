@@ -46,8 +46,8 @@ def collate(
     Returns:
         `image`: `pixels` uint8 (or float, in evaluation) [B, 3, H, W] RGB, `size` float [B, 2] (height,
         width of the content); `truth`: `boxes` float [B, G, 4] xyxy, `labels` int64 [B, G], `valid` bool
-        [B, G], and `masks` bool [B, G, H, W] if the samples have them; `meta`: a list of dicts with `id`, `path`, `size`
-        (height, width of the file) and `matrix` (3x3, file to canvas).
+        [B, G], and `masks` bool [B, G, H, W] if the samples have them; `meta`: a list of dicts with `id`,
+        `path`, `size` (height, width of the file) and `matrix` (3x3, file to canvas).
     """
     height, width = canvas_size(samples, align, bucket)
     count = len(samples)

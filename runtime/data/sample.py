@@ -144,11 +144,15 @@ class Sample:
         if (height, width) == (self.height, self.width):
             return self
         sx, sy = width / self.width, height / self.height
+        boxes = self.boxes
+        if boxes is not None:  # rounding must not push a box out of the canvas
+            edges = np.array([width, height, width, height], np.float32)
+            boxes = np.minimum(boxes * np.array([sx, sy, sx, sy], np.float32), edges)
         return replace(
             self,
             stored=self.image,
             pending=Pending(height, width),
-            boxes=None if self.boxes is None else self.boxes * np.array([sx, sy, sx, sy], np.float32),
+            boxes=boxes,
             masks=self.masks.resize(height, width) if self.masks is not None else None,
             matrix=np.diag([sx, sy, 1.0]) @ self.matrix,
             content=(height, width),
