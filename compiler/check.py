@@ -40,6 +40,27 @@ class ResolvedRun:
     path: str | None = None
     weights: tuple[str, Origin] | None = None  # `model = X(…) from "…"`
     align: int = ALIGN
+    module: Module | None = field(default=None, repr=False)
+
+    def find_target(self, name: str | None) -> TargetSpec:
+        """The `target` declaration of this name in the run's file; without a name the run's own.
+
+        Raises:
+            DetError: DET0801 if there is none, or what is wrong in it.
+        """
+        if name is None:
+            return self.target
+        found = self.module.lookup(name) if self.module is not None else None
+        decls = self.module.decls if self.module is not None else {}
+        names = [n for n, d in decls.items() if isinstance(d, TemplateRef) and getattr(d.decl, "kind", "") == "target"]
+        if not isinstance(found, TemplateRef) or getattr(found.decl, "kind", "") != "target":
+            there = f"there are: {', '.join(names)}" if names else "the file declares none"
+            raise error("DET0801", f"there is no target `{name}`{did_you_mean(name, names)}", None, help=there)
+        report = Report()
+        spec = resolve_target(Construct(found, (), Origin(found.decl.name_span)), report, [])
+        if report.errors or spec is None:
+            raise DetError(*report.errors)
+        return spec
 
     @property
     def text(self) -> str:
@@ -291,7 +312,7 @@ class _Run:
             self._cross_checks(model, data, train, align, Origin(place))
         if len(self.report.errors) > before:
             return None
-        return ResolvedRun(self.decl.name, model, data, train, target, classes, weights=weights, align=align)
+        return ResolvedRun(self.decl.name, model, data, train, target, classes, None, weights, align, self.module)
 
     def _construct(self, name: str) -> Construct | None:
         if name not in self.exprs:

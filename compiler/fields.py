@@ -210,6 +210,8 @@ def pipelines(body: Body) -> dict[str, tuple[NamedStep, ...]]:
             if name not in pending:
                 label = "no such pipeline" + did_you_mean(name, pending)
                 ctx.report.add(*error("DET0407", f"there is no pipeline `{name}` to edit", stmt.span, label).diagnostics)
+                for a in body.instance.edits.into("pipeline")[1].into(name)[1].items:
+                    a.claim.excused = True
             continue
         pending[name] = _unique_steps(ctx, steps, block)
     for name, items in pending.items():

@@ -56,6 +56,8 @@ class Module:
             if found is not None:
                 return found
         cls = primitives.find(self.name, name)
+        if cls is None and self.name == "std.ops":
+            cls = primitives.find("", name)  # ops that are in scope everywhere may be imported all the same
         return PrimitiveRef(cls) if cls is not None else None
 
     def exports(self) -> list[str]:
@@ -67,7 +69,9 @@ class Module:
 
     def visible(self) -> list[str]:
         """All names in scope, for suggestions."""
-        return [*self.decls, *self.imports, *BUILTINS, *primitives.names_in("")]
+        module = _prelude_module()
+        interfaces = module.decls if module is not None else {}
+        return [*self.decls, *self.imports, *BUILTINS, *primitives.names_in(""), *interfaces]
 
 
 @cache
@@ -252,8 +256,8 @@ def known_modules() -> list[str]:
 
 
 def unused_imports(module: Module, report: Report) -> None:
-    """Warn about imported names that the file never uses."""
-    if module.file is None:
+    """Warn about imported names that the file never uses; with errors, what is used is not known."""
+    if module.file is None or report.errors:
         return
     for item in module.file.imports:
         names = [(item.alias, item.span)] if item.alias else [(n.alias, n.span) for n in item.names]

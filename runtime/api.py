@@ -73,7 +73,7 @@ def compile(
     Raises:
         DetError: with all errors of the spec, or if the verification fails (no file is written then).
     """
-    from detc.compiler.export import compile_to
+    from detc.runtime.export import compile_to
     from detc.runtime.load import find
 
     source = find(Path(spec).expanduser())

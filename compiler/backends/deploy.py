@@ -61,13 +61,15 @@ class Deploy(nn.Module):
     own pixels; scores [B, K] falling; labels [B, K] int64; valid [B, K] bool.
     """
 
-    def __init__(self, inner: fx.GraphModule, pre: Preprocessing, classes: tuple[str, ...]) -> None:
+    def __init__(self, inner: fx.GraphModule, pre: Preprocessing, classes: tuple[str, ...], layout: str = "nchw") -> None:
         super().__init__()
-        self.inner, self.pre, self.classes = inner, pre, classes
+        self.inner, self.pre, self.classes, self.layout = inner, pre, classes, layout
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """See the class."""
         pre = self.pre
+        if self.layout == "nhwc":
+            image = image.permute(0, 3, 1, 2)
         fill = list(pre.fill)
         if pre.box is None:
             pixels, fit = lb.pad_to(image, pre.align, fill)

@@ -1,0 +1,42 @@
+"""The deployed module as an `ExportedProgram`, with dynamic batch and, if wanted, sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram, export
+
+from detc.compiler.backends.deploy import Deploy
+from detc.compiler.spec import TargetSpec
+
+SMALLEST, LARGEST = 16, 8192
+
+
+def example_input(deploy: Deploy, target: TargetSpec) -> torch.Tensor:
+    """A random image batch of the dtype and layout that the target asks for."""
+    low, high = target.batch or (1, 0)
+    image = deploy.example(low if low == high else 2)
+    if target.layout == "nhwc":
+        image = image.permute(0, 2, 3, 1).contiguous()
+    return image if target.input == "uint8" else image.to(torch.float32)
+
+
+def dynamic_axes(deploy: Deploy, target: TargetSpec) -> dict[int, Any]:
+    """Which axes of the input may vary, as `torch.export` takes them."""
+    axes: dict[int, Any] = {}
+    if target.batch is None:
+        axes[0] = Dim("batch")
+    elif target.batch[0] != target.batch[1]:
+        axes[0] = Dim("batch", min=target.batch[0], max=target.batch[1])
+    first = 1 if target.layout == "nhwc" else 2
+    axes[first] = Dim("height", min=SMALLEST, max=LARGEST)
+    axes[first + 1] = Dim("width", min=SMALLEST, max=LARGEST)
+    return axes
+
+
+def to_exported(deploy: Deploy, target: TargetSpec) -> ExportedProgram:
+    """Trace the deployed module."""
+    example = example_input(deploy, target)
+    with torch.no_grad():
+        return export(deploy, (example,), dynamic_shapes={"image": dynamic_axes(deploy, target)}, strict=False)

@@ -1,0 +1,82 @@
+"""Comparing the detections of two back ends: the same boxes, scores, labels and order, up to ties."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+BOX_TOLERANCE = 0.01
+SCORE_TOLERANCE = 1e-4
+
+
+@dataclass
+class Comparison:
+    """How far two results lie apart. `problem` is the first reason why they do not agree, or None."""
+
+    images: int = 0
+    detections: int = 0
+    box: float = 0.0
+    score: float = 0.0
+    problem: str | None = None
+
+    def merge(self, other: Comparison) -> None:
+        """Take another image's comparison in."""
+        self.images += other.images
+        self.detections += other.detections
+        self.box, self.score = max(self.box, other.box), max(self.score, other.score)
+        self.problem = self.problem or other.problem
+
+
+def compare(expected: Mapping[str, Any], found: Mapping[str, Any], name: str = "image") -> Comparison:
+    """Compare the outputs of a batch (`boxes` [B, K, 4], `scores`, `labels`, `valid` [B, K]).
+
+    Detections correspond by rank; among scores closer than the tolerance any order counts as the same. At the
+    end of the list, where the capacity cuts between near-equal scores, either may have been kept.
+    """
+    result = Comparison()
+    for key in ("boxes", "scores", "labels", "valid"):
+        if key not in found:
+            result.problem = f"the output `{key}` is missing"
+            return result
+    for b in range(np.asarray(expected["scores"]).shape[0]):
+        one = {k: np.asarray(expected[k])[b] for k in ("boxes", "scores", "labels", "valid")}
+        two = {k: np.asarray(found[k])[b] for k in ("boxes", "scores", "labels", "valid")}
+        result.merge(_one(one, two, f"{name}[{b}]"))
+    for key in expected:
+        if key not in ("boxes", "scores", "labels", "valid") and key in found:
+            gap = float(np.abs(np.asarray(expected[key], np.float64) - np.asarray(found[key], np.float64)).max(initial=0.0))
+            if gap > 1e-3 and result.problem is None:
+                result.problem = f"the output `{key}` differs by {gap:.3g}"
+    return result
+
+
+def _one(expected: Mapping[str, Any], found: Mapping[str, Any], name: str) -> Comparison:
+    a, b = (
+        {k: v[np.asarray(x["valid"], bool)] for k, v in x.items() if k != "valid"} for x in (expected, found)
+    )
+    result = Comparison(1, len(a["scores"]))
+    capacity = len(expected["valid"])
+    free = np.ones(len(b["scores"]), bool)
+    cut = min(a["scores"].min(initial=np.inf), b["scores"].min(initial=np.inf)) + 2 * SCORE_TOLERANCE
+    full = len(a["scores"]) == capacity or len(b["scores"]) == capacity
+    for i, score in enumerate(a["scores"]):
+        near = free & (np.abs(b["scores"] - score) <= SCORE_TOLERANCE) & (b["labels"] == a["labels"][i])
+        gaps = np.where(near, np.abs(b["boxes"] - a["boxes"][i]).max(-1, initial=0.0), np.inf)
+        j = int(gaps.argmin()) if len(gaps) else -1
+        if j < 0 or gaps[j] > BOX_TOLERANCE:
+            if score <= cut and (full or len(a["scores"]) != len(b["scores"])):
+                continue
+            best = f"the nearest differs by {gaps[j]:.3g} px" if j >= 0 and np.isfinite(gaps[j]) else "there is none with its label and score"
+            result.problem = f"{name}: detection {i} (label {a['labels'][i]}, score {score:.4f}) has no counterpart: {best}"
+            return result
+        free[j] = False
+        result.box = max(result.box, float(gaps[j]))
+        result.score = max(result.score, float(abs(b["scores"][j] - score)))
+    extra = [j for j in np.flatnonzero(free) if b["scores"][j] > cut or not (full or len(a["scores"]) != len(b["scores"]))]
+    if extra:
+        j = int(extra[0])
+        result.problem = f"{name}: an extra detection (label {b['labels'][j]}, score {b['scores'][j]:.4f})"
+    return result
