@@ -8,14 +8,15 @@ from torch import nn
 from torchvision.models import detection
 
 from detc.compiler.check import check
-from detc.compiler.program import build
+from detc.compiler.program import Program, build
 from detc.runtime.weights.keys import map_keys
 from tests.models.torchvision_peers import as_pixels, assert_same_detections, prepared, settle
 
 
-def program(model: str, classes: int):
+def program(model: str, classes: int) -> Program:
     names = ", ".join(f'"c{i}"' for i in range(classes))
-    result = check(f"det 1\nimport std.models {{ {model} }}\nrun {{ model = {model}(classes = [{names}]) }}\n")
+    run = f"run {{ model = {model}(classes = [{names}]) }}"
+    result = check(f"det 1\nimport std.models {{ {model} }}\n{run}\n")
     assert not result.report.errors, result.report
     return build(result.run())
 
@@ -70,8 +71,9 @@ def test_retinanet() -> None:
         outputs = head(features)
         anchors = peer.anchor_generator(images, features)
         cells = [f.shape[-1] * f.shape[-2] * 9 for f in features]
-        split = {k: list(v.split(cells, 1)) for k, v in outputs.items()}
-        theirs = peer.postprocess_detections(split, [list(a.split(cells)) for a in anchors], images.image_sizes)
+        levels = {k: list(v.split(cells, 1)) for k, v in outputs.items()}
+        own = [list(a.split(cells)) for a in anchors]
+        theirs = peer.postprocess_detections(levels, own, images.image_sizes)
     mine = program("TorchvisionRetinaNet", classes=91)
     load(mine.model, peer, "torchvision/retinanet_resnet50_fpn")
     mine.model.eval()
