@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 Levels = list[Tensor]
@@ -50,6 +51,22 @@ def sum_of(*inputs: Tensor) -> Tensor:
 def mean_of(*inputs: Tensor) -> Tensor:
     """The elementwise mean."""
     return sum_of(*inputs) / len(inputs)
+
+
+def min_of(*inputs: Tensor) -> Tensor:
+    """The elementwise minimum."""
+    least = inputs[0]
+    for x in inputs[1:]:
+        least = torch.minimum(least, x)
+    return least
+
+
+def max_of(*inputs: Tensor) -> Tensor:
+    """The elementwise maximum."""
+    largest = inputs[0]
+    for x in inputs[1:]:
+        largest = torch.maximum(largest, x)
+    return largest
 
 
 def _levels(
@@ -104,3 +121,13 @@ def sum_of_levels(*inputs: Levels) -> Levels:
 def mean_of_levels(*inputs: Levels) -> Levels:
     """`mean_of` for each level."""
     return [mean_of(*level) for level in zip(*inputs, strict=True)]
+
+
+def min_of_levels(*inputs: Levels) -> Levels:
+    """`min_of` for each level."""
+    return [min_of(*level) for level in zip(*inputs, strict=True)]
+
+
+def max_of_levels(*inputs: Levels) -> Levels:
+    """`max_of` for each level."""
+    return [max_of(*level) for level in zip(*inputs, strict=True)]

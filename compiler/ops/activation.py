@@ -118,6 +118,22 @@ class Sqrt(_Elementwise):
     function = "torch:sqrt"
 
 
+class Log(_Elementwise):
+    """The natural logarithm."""
+
+    module = ""
+    name = "log"
+    function = "torch:log"
+
+
+class Abs(_Elementwise):
+    """The absolute value."""
+
+    module = ""
+    name = "abs"
+    function = "torch:abs"
+
+
 class Clamp(_Elementwise):
     """x limited to [`low`, `high`]; either may be left out."""
 

@@ -123,7 +123,7 @@ class _Reduce(Op):
         return _loosened(result)
 
     def torch(self, *inputs: Type) -> Function:
-        """A chain of additions."""
+        """A chain of one binary function."""
         if any(isinstance(x, Pyramid) for x in inputs):
             return Function(f"detc.compiler.functional.arith:{self.function}_levels")
         return Function(f"detc.compiler.functional.arith:{self.function}")
@@ -145,6 +145,24 @@ class Sum(_Reduce):
     name = "sum"
     verb = "add"
     function = "sum_of"
+
+
+class Minimum(_Reduce):
+    """The least of several wires, elementwise: `min([a, b])`."""
+
+    module = ""
+    name = "minimum"
+    verb = "compare"
+    function = "min_of"
+
+
+class Maximum(_Reduce):
+    """The largest of several wires, elementwise: `max([a, b])`."""
+
+    module = ""
+    name = "maximum"
+    verb = "compare"
+    function = "max_of"
 
 
 class Concat(Op):

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detc.compiler.dims import dim
-from detc.compiler.ops.activation import Clamp, LeakyReLU, Sigmoid, SiLU, Softmax
-from detc.compiler.ops.arith import Add, Concat, Div, Mean, Mul, Neg, Sub, Sum
+from detc.compiler.ops.activation import Abs, Clamp, LeakyReLU, Sigmoid, SiLU, Softmax
+from detc.compiler.ops.arith import Add, Concat, Div, Maximum, Mean, Minimum, Mul, Neg, Sub, Sum
 from detc.compiler.ops.conv import Conv, Conv2d, ConvTranspose2d, Linear
 from detc.compiler.ops.norm import BatchNorm, GroupNorm, LayerNorm, Parameter, Scale
 from detc.compiler.ops.pool import AvgPool, GlobalAvgPool, MaxPool
@@ -60,6 +60,9 @@ OPS: list[tuple[Any, tuple[Any, ...]]] = [
     (Neg(), (Pyramid((feature_map(), feature_map(8, 2, 12, 20))),)),
     (Mean(), (feature_map(), feature_map(), feature_map())),
     (Sum(), (tensor(2, 3), tensor(2, 3))),
+    (Minimum(), (feature_map(), feature_map())),
+    (Maximum(), (Pyramid((feature_map(),)), Pyramid((feature_map(),)))),
+    (Abs(), (feature_map(),)),
     (Concat(), (feature_map(3), feature_map(5))),
     (Concat(dim=1), (tensor(2, 3, 4), tensor(2, 5, 4))),
     (SiLU(), (feature_map(),)),
@@ -118,6 +121,8 @@ def test_values_of_arithmetic() -> None:
     assert run(Sub(scalar=3.0, reverse=True), t, given=[x]).tolist() == [[2.0, 5.0]]
     assert run(Div(scalar=2.0, reverse=True), t, given=[x]).tolist() == [[2.0, -1.0]]
     assert run(Mean(), t, t, given=[x, 3 * x]).tolist() == [[2.0, -4.0]]
+    assert run(Minimum(), t, t, given=[x, -x]).tolist() == [[-1.0, -2.0]]
+    assert run(Maximum(), t, t, given=[x, -x]).tolist() == [[1.0, 2.0]]
     assert run(Neg(), t, given=[x]).tolist() == [[-1.0, 2.0]]
 
 
