@@ -155,7 +155,7 @@ def open_dataset(data: DataSpec, split: str, *, train: bool, seed: int = 0) -> D
 
     Raises:
         DetError: DET0903 for missing files, DET0904 for a broken annotation if `on_error` is "stop",
-            DET0905 if the filters leave no image, DET0906 if class spaces do not meet.
+            DET0905 if the filters leave no image, DET0605 if class spaces do not meet.
     """
     fields = options(data.fields)
     annotations: Annotations = data.source.open(split, list(data.classes))

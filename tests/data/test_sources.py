@@ -63,7 +63,7 @@ def test_disjoint_class_spaces_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DetError) as caught:
         write_coco(tmp_path).open("train", ["cat"])
     (diagnostic,) = caught.value.diagnostics
-    assert diagnostic.code == "DET0906" and "one, two" in (diagnostic.help or "")
+    assert diagnostic.code == "DET0605" and "one, two" in (diagnostic.help or "")
 
 
 def test_an_undeclared_split_names_the_declared_ones(tmp_path: Path) -> None:

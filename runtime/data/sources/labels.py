@@ -11,7 +11,7 @@ class ClassMap:
     """Maps by name. Objects of classes that the spec does not list are dropped, with a reason to count.
 
     Raises:
-        DetError: DET0906 if no name is shared, or a name of the spec occurs twice.
+        DetError: DET0605 if no name is shared, or a name of the spec occurs twice.
     """
 
     def __init__(self, classes: tuple[str, ...], found: Iterable[str], where: str) -> None:
@@ -19,12 +19,12 @@ class ClassMap:
         self._index = {name: i for i, name in enumerate(classes)}
         if len(self._index) != len(classes):
             twice = sorted({c for c in classes if classes.count(c) > 1})
-            raise error("DET0906", f"`classes` names {', '.join(twice)} more than once")
+            raise error("DET0605", f"`classes` names {', '.join(twice)} more than once")
         if self.found and not any(name in self._index for name in self.found):
             shown = ", ".join(self.found[:8]) + (", …" if len(self.found) > 8 else "")
             hint = did_you_mean(classes[0], self.found) if classes else ""
             raise error(
-                "DET0906",
+                "DET0605",
                 f"{where}: none of its classes is in `classes` ({', '.join(classes[:8])}{hint})",
                 help=f"the file's classes: {shown}",
             )
