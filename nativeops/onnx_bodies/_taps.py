@@ -1,7 +1,7 @@
 """The part that bodies with bilinear sampling share, as text in the syntax of `onnx.parser`.
 
-Sampling is a gather of four neighbours and a weighted sum, not GridSample: the gather also works on inputs of which
-every runtime's GridSample has its own opinion, and the channels of a pixel are read as one run.
+Sampling is a gather of four neighbours and a weighted sum, not GridSample, which some runtimes compile wrongly
+in such graphs; a pixel's channels are then read as one run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONSTANTS = """
 
 
 def taps(y: str, x: str, height: str, width: str, scale: str) -> str:
-    """Statements that define ``tap_index`` (int64) and ``tap_weight`` (float), both with a last axis of four taps.
+    """Statements that define ``tap_index`` (int64) and ``tap_weight`` (float), with a last axis of four.
 
     Args:
         y, x: coordinates of pixel centres.
@@ -85,7 +85,7 @@ def taps(y: str, x: str, height: str, width: str, scale: str) -> str:
 
 
 def sizes(tensor: str, names: str) -> str:
-    """Statements that bind the dimensions of a tensor to one-element int64 tensors, and to ``<name>_f`` as floats."""
+    """Statements that bind a tensor's dimensions to one-element int64 tensors (and ``<name>_f``, float)."""
     lines = [f"  shape_{tensor} = Shape ({tensor})\n"]
     found = names.split()
     lines.append(f"  {', '.join(found)} = Split <axis = 0, num_outputs = {len(found)}> (shape_{tensor})\n")

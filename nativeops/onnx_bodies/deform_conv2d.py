@@ -1,4 +1,4 @@
-"""`deform_conv2d` in ONNX (opset 19 has DeformConv, opset 18 and several runtimes do not): gathered columns, then a product."""
+"""`deform_conv2d` in ONNX: gathered columns, then a product (DeformConv itself needs opset 19)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def translate(
 
 
 def _axis(name: str, tap: str, position: str, at: str) -> str:
-    """Where tap and position read along one axis before the offset: ``tap * dilation + position * stride - pad``."""
+    """Where a tap reads along one axis before the offset: ``tap * dilation + position * stride - pad``."""
     return f"""
   {name}_stride = Gather <axis = 0> (stride_list, {at})
   {name}_dilation = Gather <axis = 0> (dilation_list, {at})

@@ -1,4 +1,4 @@
-"""`mask_paste` in ONNX: bilinear interpolation is separable, so a paste is two products with small matrices of weights."""
+"""`mask_paste` in ONNX: bilinear interpolation is separable, so a paste is two matrix products."""
 
 from __future__ import annotations
 

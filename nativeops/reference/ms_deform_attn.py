@@ -44,12 +44,14 @@ def ms_deform_attn(
     sizes = level_sizes(spatial_shapes)
     B, _, M, D = value_BSMD.shape
     Q, P = locations_BQMLP2.shape[1], locations_BQMLP2.shape[4]
+    if 0 in (B, M, D, Q, P) or not sizes:
+        return value_BSMD.new_zeros((B, Q, M * D))
     levels = value_BSMD.split([height * width for height, width in sizes], dim=1)
     # A far-away finite point is outside every level, where the sample and its gradients are zero.
     grids = torch.nan_to_num(2 * locations_BQMLP2 - 1, nan=-1e4, posinf=1e4, neginf=-1e4).clamp(-1e4, 1e4)
     samples = []
     for index, ((height, width), level_BsMD) in enumerate(zip(sizes, levels, strict=True)):
-        if height == 0 or width == 0 or B == 0 or Q == 0 or D == 0 or M == 0:
+        if height == 0 or width == 0:
             samples.append(value_BSMD.new_zeros((B * M, D, Q, P)))
             continue
         image = level_BsMD.permute(0, 2, 3, 1).reshape(B * M, D, height, width)
@@ -57,8 +59,6 @@ def ms_deform_attn(
         samples.append(
             functional.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         )
-    if not samples:
-        return value_BSMD.new_zeros((B, Q, M * D))
     sampled = torch.stack(samples, dim=-2).reshape(B * M, D, Q, -1)
     weights = weights_BQMLP.transpose(1, 2).reshape(B * M, 1, Q, -1)
     return (sampled * weights).sum(-1).reshape(B, M * D, Q).transpose(1, 2)
