@@ -119,10 +119,27 @@ class Body:
                 value = Value(new.data, new.origin, None)
             else:
                 value = evaluate(expr, scope)
+            if isinstance(value.data, dict) and isinstance(expr, ast.RecordExpr):
+                value = self._edit_record(path, value)
             self.ctx.decide(text, value)
             return value
 
         return Thunk(text, compute, span, self.ctx.report)
+
+    def _edit_record(self, path: tuple[str, ...], value: Value) -> Value:
+        """`set validate.every = …`: edits of the entries of a record."""
+        here = self.instance.edits
+        for part in path:
+            here = here.into(part)[1]
+        entries = dict(value.data)
+        for key in entries:
+            text = ".".join((*path, key))
+            self.ctx.know(text)
+            edit = settle(here.of_field(key), text, self.ctx.report)
+            if edit is not None and isinstance(edit.stmt, ast.SetStmt):
+                new = evaluate(edit.stmt.value, edit.scope)
+                entries[key] = Value(new.data, new.origin, entries[key])
+        return Value(entries, value.origin, value.was)
 
     def _record(self, stmt: ast.SubBlock, scope: ParamScope) -> None:
         name = stmt.kind
