@@ -13,7 +13,6 @@ from torch.autograd import gradcheck
 from detc.nativeops import ops
 from detc.nativeops.reference.deform_conv2d import deform_conv2d as reference
 from detc.nativeops.reference.deform_conv2d import output_size
-
 from tests.nativeops.checks import one_and_two_threads, relative_error, strided, trains_in_graphs
 from tests.nativeops.op_checks import check_graph, check_op, require_native
 

@@ -11,7 +11,6 @@ from torch.autograd import gradcheck
 
 from detc.nativeops import ops
 from detc.nativeops.reference.ms_deform_attn import ms_deform_attn as reference
-
 from tests.nativeops.checks import one_and_two_threads, relative_error, strided, trains_in_graphs
 from tests.nativeops.op_checks import check_graph, check_op, require_native
 
