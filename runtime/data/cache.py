@@ -24,7 +24,18 @@ class ImageCache:
 
     def __init__(self, bounds: Sequence[int]) -> None:
         self.offsets = np.concatenate([[0], np.cumsum(np.asarray(bounds, np.int64))])
+        self._allocate()
+
+    def _allocate(self) -> None:
         self.bytes = np.frombuffer(mmap.mmap(-1, max(int(self.offsets[-1]), 1)), np.uint8)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Where workers are not forked, each has a cache of its own."""
+        return {"offsets": self.offsets}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.offsets = state["offsets"]
+        self._allocate()
 
     def put(self, index: int, image: torch.Tensor) -> torch.Tensor:
         """Store an image, uint8 [3, H, W], and return it as it lies there. Not to be written to.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,14 @@ def test_workers_and_caches_change_nothing(tmp_path: Path) -> None:
             loader.set_epoch(epoch)
             got = list(loader)
         assert all(map(same, plain, got)) and len(got) == len(plain) == 3
+
+
+def test_a_data_set_travels_to_workers_that_are_not_forked(tmp_path: Path) -> None:
+    dataset = make_loader(busy(tmp_path, cache="ram"), "train", 4, train=True).dataset
+    items = [("train", 0, i) for i in range(4)]
+    first = dataset.__getitems__(items).data
+    copied = pickle.loads(pickle.dumps(dataset)).__getitems__(items).data
+    assert first is not None and same(first, copied)
 
 
 def test_another_epoch_or_seed_is_another_order_and_other_pixels(tmp_path: Path) -> None:
