@@ -43,12 +43,9 @@ CODES: dict[str, str] = {
     "DET0405": "edit outside of an extending body",
     "DET0406": "`set` needs a param",
     "DET0407": "unknown step",
-    "DET0408": "tied shapes differ",
     "DET0501": "phase crossing",
-    "DET0502": "wire defined twice in a phase",
     "DET0503": "loss outside of train",
     "DET0504": "loss reaches nothing trainable",
-    "DET0505": "train-only input used in infer",
     "DET0601": "unknown data step",
     "DET0602": "step lacks a field",
     "DET0603": "geometry after padding",
@@ -56,7 +53,6 @@ CODES: dict[str, str] = {
     "DET0605": "class spaces differ",
     "DET0606": "data path not found",
     "DET0607": "image size not aligned",
-    "DET0608": "normalisation differs from the weights'",
     "DET0701": "unit error",
     "DET0702": "selector matches nothing",
     "DET0703": "schedule outside of the run",
@@ -74,10 +70,17 @@ CODES: dict[str, str] = {
     "DET0804": "batch outside of the target's range",
     "DET0901": "weights not found",
     "DET0902": "weights do not fit",
-    "DET0903": "checkpoint unreadable",
-    "DET0904": "data set unreadable",
+    "DET0903": "data set or model file unreadable",
+    "DET0904": "broken image or annotation",
     "DET0905": "no images left",
     "DET0906": "bad command line",
+    "DET0907": "data step failed",
+    "DET0908": "no such pipeline",
     "DET0911": "weight file unreadable or unsafe",
     "DET0912": "weights expect another input",
 }
+# Codes that need data, weights, a device or a command line, so that `check` alone never reports them.
+RUN_TIME = frozenset(
+    {"DET0710", "DET0711", "DET0712", "DET0713", "DET0714", "DET0802", "DET0803"}
+    | {code for code in CODES if code >= "DET0901"}
+)

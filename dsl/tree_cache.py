@@ -1,7 +1,7 @@
 """Parsed trees of unchanged files, kept in the user's cache directory.
 
-A check reads some twenty files of the standard library; parsing them takes longer than everything else it does.
-The key of a tree is its text together with the state of the parser's own files, so a cached tree is always what
+A check reads some twenty files of the standard library; parsing them takes longer than all else it does. The
+key of a tree is its text together with the state of the parser's own files, so a cached tree is always what
 parsing would give. Only trees of files without syntax errors are kept.
 """
 
