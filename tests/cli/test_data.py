@@ -11,7 +11,7 @@ SPEC = """det 1
 import std.data {{ Synth }}
 import std.models {{ RetinaNet }}
 train T {{ epochs = 1ep  batch = 2img  optim = SGD(lr = 0.01) }}
-run {{ data = Synth(root = "{root}", size = 128x128)  model = RetinaNet(classes = data.classes)  train = T() }}
+run {{ data = Synth(root = "{root}", size = 96x96) model = RetinaNet(classes = data.classes)  train = T() }}
 """
 
 
