@@ -1,0 +1,64 @@
+#include "../kernels/nms.h"
+
+#include "common.h"
+
+namespace detc::ort {
+namespace {
+
+// Inputs: boxes [B, N, 4], scores [B, N, C], and for the labelled form labels [B, N] (C is then 1).
+template <bool labelled>
+class BatchedNms {
+ public:
+  explicit BatchedNms(const Attributes& attributes) {
+    args_.dtype = DType::f32;
+    args_.method = NmsMethod::hard;
+    args_.iou_threshold = attributes.number("iou_threshold");
+    args_.score_threshold = args_.min_score = attributes.number("score_threshold");
+    args_.keep = attributes.integer("keep");
+    args_.pre_topk = attributes.integer("pre_topk");
+    args_.class_agnostic = attributes.integer("class_agnostic") != 0;
+  }
+
+  void compute(Context& context) const {
+    const Tensor boxes = context.input(0), scores = context.input(1);
+    require(boxes.shape.size() == 3 && scores.shape.size() == 3 && (boxes.size(2) == 4 || boxes.size(2) == 5), "BatchedNMS: boxes [B, N, 4], scores [B, N, C]");
+    require(boxes.size(0) == scores.size(0) && boxes.size(1) == scores.size(1), "BatchedNMS: boxes and scores differ in B or N");
+    require(scores.size(1) * scores.size(2) < (int64_t{1} << 32), "BatchedNMS: N * C must be below 2^32");
+    NmsArgs args = args_;
+    args.rotated = boxes.size(2) == 5;
+    args.boxes = boxes.data;
+    args.scores = scores.data;
+    if (labelled) {
+      const Tensor labels = context.input(2);
+      require(scores.size(2) == 1 && labels.shape == Shape({boxes.size(0), boxes.size(1)}), "BatchedNMSLabelled: labels [B, N], scores [B, N, 1]");
+      args.labels = labels.as<int64_t>();
+    }
+    args.batch = boxes.size(0);
+    args.num_boxes = boxes.size(1);
+    args.num_classes = scores.size(2);
+    const Shape slots{args.batch, args.keep};
+    args.out_boxes = context.output<float>(0, {args.batch, args.keep, boxes.size(2)});
+    args.out_scores = context.output<float>(1, slots);
+    args.out_labels = context.output<int64_t>(2, slots);
+    args.out_index = context.output<int64_t>(3, slots);
+    args.out_valid = context.output<bool>(4, slots);
+    if (size_of(slots) == 0) return;
+#ifdef DETC_WITH_CUDA
+    if (context.on_cuda()) {
+      const int64_t bytes = batched_nms_cuda_workspace(args);
+      batched_nms_cuda(args, context.workspace(bytes), bytes, context.stream());
+      return;
+    }
+#endif
+    batched_nms_cpu(args);
+  }
+
+ private:
+  NmsArgs args_{};
+};
+
+const std::vector<Type> kOutputs{kFloat, kFloat, kInt64, kInt64, kBool};
+const bool added = add<BatchedNms<false>>("BatchedNMS", {kFloat, kFloat}, kOutputs) && add<BatchedNms<true>>("BatchedNMSLabelled", {kFloat, kFloat, kInt64}, kOutputs);
+
+}  // namespace
+}  // namespace detc::ort

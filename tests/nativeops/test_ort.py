@@ -1,0 +1,198 @@
+"""One ONNX file, two roads: the function it carries in stock onnxruntime, the native kernel where the library
+is registered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+
+from detc.nativeops import build, loader, onnx_bodies, ops, ort
+from tests.nativeops.op_checks import random_boxes, require_native
+
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(*inputs)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def library() -> build.Library:
+    require_native()
+    found = ort.library()
+    if found is None:
+        pytest.skip("the ONNX Runtime library cannot be built here (its headers are missing)")
+    torch.manual_seed(0)
+    return found
+
+
+def export(function: Callable[..., Any], inputs: tuple[Tensor, ...], path: Path) -> onnx.ModelProto:
+    program = torch.export.export(Wrapped(function), inputs)
+    made = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=18,
+        custom_translation_table=onnx_bodies.translations(),
+        verbose=False,
+    )
+    assert made is not None
+    model: onnx.ModelProto = made.model_proto
+    onnx_bodies.attach(model)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+    return model
+
+
+def run(path: Path, inputs: tuple[Tensor, ...], native: bool) -> tuple[list[np.ndarray], set[str], int]:
+    """Outputs, the kinds of nodes that were executed (from ONNX Runtime's own profile), and how many calls
+    our kernels had."""
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(path.with_suffix(f".{native}"))
+    session = ort.ort_session(path, native=native, sess_options=options)
+    before = ort.native_calls()
+    outputs = session.run(
+        None, {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs, strict=True)}
+    )
+    profile = json.loads(Path(session.end_profiling()).read_text())
+    executed = {
+        event["args"]["op_name"]
+        for event in profile
+        if event.get("cat") == "Node" and "op_name" in event.get("args", {})
+    }
+    return outputs, executed, ort.native_calls() - before
+
+
+def check_both_roads(
+    function: Callable[..., Any], inputs: tuple[Tensor, ...], names: set[str], folder: Path
+) -> None:
+    model = export(function, inputs, folder / "model.onnx")
+    assert {n.op_type for n in model.graph.node if n.domain == "detc"} == names
+    assert names <= {f.name for f in model.functions}
+    eager = function(*inputs)
+    wanted = [eager] if isinstance(eager, Tensor) else list(eager)
+    for native in (False, True):
+        outputs, executed, calls = run(folder / "model.onnx", inputs, native)
+        if native:
+            assert names <= executed and calls == len(names)
+        else:
+            assert not names & executed and calls == 0  # the function's standard nodes ran in its place
+        for got, expected in zip(outputs, wanted, strict=True):
+            assert got.shape == tuple(expected.shape)
+            np.testing.assert_allclose(got.astype(np.float64), expected.double().numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize(("pre_topk", "keep"), [(0, 40), (25, 10)])
+def test_batched_nms(agnostic: bool, pre_topk: int, keep: int, tmp_path: Path) -> None:
+    def detect(boxes: Tensor, scores: Tensor) -> tuple[Tensor, ...]:
+        return tuple(
+            ops.batched_nms(
+                boxes,
+                scores,
+                iou_threshold=0.6,
+                score_threshold=0.3,
+                keep=keep,
+                pre_topk=pre_topk,
+                class_agnostic=agnostic,
+            )
+        )
+
+    check_both_roads(detect, (random_boxes(2, 60), torch.rand(2, 60, 3)), {"BatchedNMS"}, tmp_path)
+
+
+def test_batched_nms_with_labels(tmp_path: Path) -> None:
+    def detect(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        return tuple(ops.batched_nms(boxes, scores, labels=labels, iou_threshold=0.6, keep=30))
+
+    inputs = (random_boxes(2, 50), torch.rand(2, 50), torch.randint(0, 5, (2, 50)))
+    check_both_roads(detect, inputs, {"BatchedNMSLabelled"}, tmp_path)
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_multilevel_roi_align(levels: int, aligned: bool, ratio: int, tmp_path: Path) -> None:
+    strides = (4.0, 8.0, 16.0, 32.0)[:levels]
+
+    def pool(rois: Tensor, valid: Tensor, *features: Tensor) -> Tensor:
+        return ops.multilevel_roi_align(
+            features,
+            rois,
+            output_size=(7, 5),
+            strides=strides,
+            sampling_ratio=ratio,
+            aligned=aligned,
+            valid=valid,
+            canonical_scale=56,
+        )
+
+    features = [torch.randn(2, 3, int(128 // s), int(160 // s)) for s in strides]
+    inputs = (random_boxes(2, 20, high=100, largest=120), torch.rand(2, 20) > 0.2, *features)
+    check_both_roads(pool, inputs, {f"MultilevelRoiAlign{levels}"}, tmp_path)
+
+
+def test_empty_and_odd_inputs_in_the_native_kernel(tmp_path: Path) -> None:
+    """Shapes known only at run time: no boxes, no images, NaN scores."""
+
+    def detect(boxes: Tensor, scores: Tensor) -> tuple[Tensor, ...]:
+        return tuple(ops.batched_nms(boxes, scores, iou_threshold=0.5, keep=4))
+
+    batch, boxes = torch.export.Dim("batch"), torch.export.Dim("boxes")
+    program = torch.export.export(
+        Wrapped(detect),
+        (torch.rand(2, 6, 4), torch.rand(2, 6, 3)),
+        dynamic_shapes=(((({0: batch, 1: boxes}), ({0: batch, 1: boxes}))),),
+    )
+    made = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=18,
+        custom_translation_table=onnx_bodies.translations(),
+        verbose=False,
+    )
+    assert made is not None
+    onnx_bodies.attach(made.model_proto)
+    onnx.save(made.model_proto, str(tmp_path / "d.onnx"))
+    session = ort.ort_session(tmp_path / "d.onnx", native=True)
+    names = [i.name for i in session.get_inputs()]
+    for shape in ((2, 0), (0, 5), (1, 9)):
+        scores = torch.rand(*shape, 3)
+        if scores.numel():
+            scores[0, 0] = float("nan")
+        inputs = (random_boxes(*shape), scores)
+        outputs = session.run(None, {n: x.numpy() for n, x in zip(names, inputs, strict=True)})
+        for got, expected in zip(outputs, detect(*inputs), strict=True):
+            np.testing.assert_array_equal(got, expected.numpy())
+
+
+def test_session_says_when_there_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(
+        lambda b, s: tuple(ops.batched_nms(b, s, iou_threshold=0.5, keep=4)),
+        (random_boxes(1, 5), torch.rand(1, 5, 2)),
+        tmp_path / "m.onnx",
+    )
+    monkeypatch.setattr(ort, "_STATE", {})
+    monkeypatch.setattr(build, "find", lambda *a, **k: None)
+
+    def no_compiler(*args: object, **options: object) -> build.Library:
+        raise build.NativeBuildError("no C++ compiler was found", hint="Install g++.")
+
+    monkeypatch.setattr(build, "build", no_compiler)
+    with pytest.warns(loader.NativeFallbackWarning, match="through the functions they carry"):
+        session = ort.ort_session(tmp_path / "m.onnx")
+    assert session.get_outputs()
+    with pytest.raises(build.NativeBuildError, match="no native library"):
+        ort.ort_session(tmp_path / "m.onnx", native=True)
