@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
+import multiprocessing
 import os
+import signal
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +124,7 @@ def launch(entry: Callable[..., Any], args: tuple[Any, ...], procs: int) -> Any:
     Raises:
         DetError: what a process raised, under its own code; DET0714 if one died otherwise.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -132,11 +138,17 @@ def launch(entry: Callable[..., Any], args: tuple[Any, ...], procs: int) -> Any:
             rdzv_endpoint="localhost:0",
             max_restarts=0,
             monitor_interval=0.2,
+            signals_to_handle="SIGTERM,SIGHUP,SIGQUIT",
         )
+        # It prints the tracebacks of children; their faults come back as data.
+        logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
         try:
-            results = elastic_launch(config, _guarded)(
-                entry, args, folder, max(1, (os.cpu_count() or 1) // procs)
-            )
+            with _handing_on():
+                results = elastic_launch(config, _guarded)(
+                    entry, args, folder, max(1, (os.cpu_count() or 1) // procs)
+                )
+        except SignalException as exc:
+            raise error("DET0714", f"stopped by {exc.sigval.name}", help="go on with `--resume`") from exc
         except ChildFailedError as exc:
             faults = sorted(Path(folder).glob("fault-*.json"))
             if faults:
@@ -147,13 +159,33 @@ def launch(entry: Callable[..., Any], args: tuple[Any, ...], procs: int) -> Any:
         return results[0]
 
 
+@contextmanager
+def _handing_on() -> Iterator[None]:
+    """Ctrl-C goes to the processes, which end in good order; this one waits for them."""
+
+    def hand_on(number: int, frame: object) -> None:
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, hand_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _guarded(entry: Callable[..., Any], args: tuple[Any, ...], folder: str, threads: int) -> Any:
     torch.set_num_threads(threads)
     try:
         return entry(*args)
-    except DetError as exc:
+    except (DetError, KeyboardInterrupt) as exc:
         # A diagnostic's origins do not survive the way back as text, so its words go there as data.
-        first = exc.diagnostics[0]
+        stopped = error("DET0714", "interrupted before the first step")
+        first = (exc if isinstance(exc, DetError) else stopped).diagnostics[0]
         said = {"code": first.code, "message": first.message, "notes": list(first.notes), "help": first.help}
         Path(folder, f"fault-{os.environ['RANK']}.json").write_text(json.dumps(said), encoding="utf-8")
         raise

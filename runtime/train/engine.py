@@ -16,7 +16,7 @@ from detc.dsl.diagnostics import error
 from detc.runtime.malloc import keep_large_blocks
 from detc.runtime.train import ddp
 from detc.runtime.train.fit import TrainResult, describe, fit, share_of_batch
-from detc.runtime.train.log import draw_curves, read_rows
+from detc.runtime.train.log import draw_curves, read_rows, write_summary
 from detc.runtime.train.progress import Display, Silent, duration, make_display
 from detc.runtime.weights.apply import initialise
 
@@ -241,6 +241,7 @@ def _finish(job: _Job, result: TrainResult, device: torch.device, display: Displ
     if result.stopped == "interrupted":
         display.say(f"stopped at epoch {result.epochs:.4g}; go on with `--resume` (from {result.last})")
         return
+    write_summary(result)
     draw_curves(read_rows(result.out / "metrics.jsonl"), result.out / "curves.png")
     if job.draw and result.best is not None:
         folder = result.out / "drawings"

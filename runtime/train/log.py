@@ -6,9 +6,12 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from detc.runtime.train.checkpoint import cannot_write
+
+if TYPE_CHECKING:
+    from detc.runtime.train.fit import TrainResult
 
 
 class Sink(Protocol):
@@ -83,6 +86,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             except json.JSONDecodeError:
                 continue
     return rows
+
+
+def write_summary(result: TrainResult) -> None:
+    """Write `summary.json` into the output folder: the facts of a `TrainResult`."""
+    facts = {k: str(v) if isinstance(v, Path) else v for k, v in vars(result).items()}
+    (result.out / "summary.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def draw_curves(rows: Iterable[Mapping[str, Any]], path: Path) -> None:

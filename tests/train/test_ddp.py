@@ -1,6 +1,9 @@
 """Two processes over gloo, started through torchrun's engine."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,59 @@ def test_two_processes_equal_one_with_the_same_batch(tmp_path):
     assert len(b.train["random"]) == 2
     rows = [r for r in read_rows(tmp_path / "two" / "metrics.jsonl") if r["kind"] == "train"]
     assert [r["iteration"] for r in rows] == [1, 2, 3, 4, 5, 6]
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+import torch
+from detc.runtime.train import ddp
+from detc.runtime.train.fit import fit
+from detc.runtime.train.progress import Plain
+from tests.train.fakes import Feed, Program, recipe
+from detc.compiler.spec import Quantity
+
+class SlowFeed(Feed):
+    def epoch(self, *args, **more):
+        for batch in super().epoch(*args, **more):
+            print("STEP", flush=True)
+            time.sleep(0.1)
+            yield batch
+
+def work(folder):
+    world = ddp.join(torch.device("cpu"))
+    return fit(
+        Program(), recipe(epochs=Quantity(500, "ep")), feed=SlowFeed(5, 2, world.rank, 2), validate=None,
+        out=Path(folder), identity=("det 1", "", ("a", "b", "c")), device=torch.device("cpu"), world=world,
+        display=Plain(),
+    ).stopped
+
+if __name__ == "__main__":
+    print("RESULT", ddp.launch(work, (sys.argv[1],), 2), flush=True)
+"""
+
+
+def test_ctrl_c_ends_all_processes_in_good_order(tmp_path):
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    root = Path(__file__).parents[2]
+    child = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    try:
+        assert child.stdout is not None
+        for count, line in enumerate(child.stdout):
+            if line.startswith("STEP") and count > 15:  # both are in their loops
+                break
+        child.send_signal(signal.SIGINT)
+        said, _ = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert "RESULT interrupted" in said
+    assert read_checkpoint(tmp_path / "out/last.pt").train["progress"]["done"] > 0
 
 
 def test_means_and_flags_over_processes():

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -206,6 +207,8 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
     class Impatient(Feed):
         def epoch(self, epoch, pipeline, start=0):
             os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)  # the launcher's echo of the first
+            time.sleep(0.6)
             os.kill(os.getpid(), signal.SIGINT)
             yield from super().epoch(epoch, pipeline, start)
 
