@@ -12,14 +12,14 @@ import torch
 from detc.runtime.data import pixels
 from detc.runtime.data.masks import MaskList
 from detc.runtime.data.sample import Sample
+from detc.runtime.data.steps.resize import target
 
 Array = np.ndarray[Any, Any]
 
 
 def fit(height: int, width: int, box_height: int, box_width: int) -> tuple[int, int]:
-    """The largest (height, width) of the same shape inside a box, rounded to nearest."""
-    scale = min(box_height / height, box_width / width)
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+    """The largest (height, width) of the same shape inside a box; see `steps.resize.target`."""
+    return target(height, width, (box_width, box_height), "fit")
 
 
 def mosaic(tiles: Sequence[Sample], height: int, width: int, centre: tuple[int, int], fill: float) -> Sample:

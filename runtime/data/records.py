@@ -112,10 +112,12 @@ class Tally:
 
     def lines(self) -> list[str]:
         """The tally in words, one line a reason; empty if everything was used."""
-        lines = [f"{n} images dropped: {reason}" for reason, n in self.images.most_common()]
+        lines = []
+        for reason, n in self.images.most_common():
+            lines.append(f"{n} {'image' if n == 1 else 'images'} dropped: {reason}")
         for reason, n in self.boxes.most_common():
-            plural = "box" if n == 1 else "boxes"
-            lines.append(f"{n} {plural} dropped: {reason} (first in {self.examples[reason]})")
+            what = "box" if n == 1 else "boxes"
+            lines.append(f"{n} {what} dropped: {reason} (first in {self.examples[reason]})")
         return lines
 
 

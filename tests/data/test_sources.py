@@ -128,7 +128,7 @@ def test_filters_that_leave_nothing_say_what_each_dropped(tmp_path: Path) -> Non
     assert diagnostic.notes == (
         "kept 0 of 3",
         "2 images dropped: only crowds or difficult objects in them",
-        "1 images dropped: no object in them",
+        "1 image dropped: no object in them",
     )
     assert len(open_dataset(spec(source, ("one", "two"), PLAIN), "val", train=False)) == 3
     kept = open_dataset(spec(source, ("one", "two"), PLAIN, empty="keep"), "train", train=True)

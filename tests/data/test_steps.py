@@ -123,6 +123,20 @@ def test_a_float_resize_is_the_interpolation_of_a_deployed_graph() -> None:
     assert out.image.dtype == torch.float32 and torch.equal(out.image, expected)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(5, 90), st.integers(5, 90), st.integers(8, 64), st.integers(8, 64))
+def test_evaluation_sees_what_a_deployed_graph_sees(height: int, width: int, box_h: int, box_w: int) -> None:
+    from detc.compiler.functional.letterbox import letterbox
+
+    image = torch.randint(0, 256, (3, height, width), generator=torch.Generator().manual_seed(1)).float()
+    box = Size(box_w, box_h)
+    sample = Sample(record(size=(width, height)), image, (height, width))
+    out = run(library.Pad(size=box, fill=114.0), run(library.Resize(size=box, mode="fit"), sample))
+    pixels_BCHW, size_2 = letterbox(image[None], (box_h, box_w), 114.0)
+    assert tuple(size_2.tolist()) == out.content
+    assert (pixels_BCHW[0] - out.image).abs().max() < 0.01
+
+
 @pytest.mark.parametrize("size", [(20, 30), (70, 90), (37, 106)])
 @pytest.mark.parametrize("interleaved", [True, False])
 def test_a_uint8_resize_is_within_rounding_of_the_float_one(size: tuple[int, int], interleaved: bool) -> None:

@@ -20,15 +20,20 @@ def target(height: int, width: int, box: tuple[float, float], mode: str) -> tupl
 
     "keep": the largest size of the same shape with long side <= the box's long side and short side <= its
     short side, whichever way the image lies. "fit": the largest that lies in the box. "exact": the box.
-    Sides are rounded to nearest.
+    Sides are rounded half up.
     """
     if mode == "exact":
         return max(1, round(box[1])), max(1, round(box[0]))
+    long, short = max(height, width), min(height, width)
     if mode == "keep":
-        scale = min(max(box) / max(height, width), min(box) / min(height, width))
+        bounds = [(max(box), long), (min(box), short)]
     else:
-        scale = min(box[0] / width, box[1] / height)
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+        bounds = [(box[0], width), (box[1], height)]
+    (num, den), (other, size) = bounds
+    if other * den < num * size:
+        num, den = other, size
+    # with whole numbers this rounding is exact, and thereby the same as a deployed graph's
+    return tuple(max(1, int((2 * n * num + den) // (2 * den))) for n in (height, width))  # type: ignore[return-value]
 
 
 class Resize(DataStep):
