@@ -16,6 +16,7 @@ import torch
 from detc.nativeops import loader
 
 LIBRARY = torch.library.Library("detc", "FRAGMENT")
+_NAMES: set[str] = set()
 
 
 def native_op(
@@ -36,6 +37,7 @@ def native_op(
     """
     name = schema.split("(", 1)[0]
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _NAMES.add(name)
     overload = getattr(torch.ops.detc, name).default
 
     def bootstrap(*args: Any, **kwargs: Any) -> Any:
@@ -53,6 +55,11 @@ def native_op(
     if backward is not None:
         torch.library.register_autograd(f"detc::{name}", backward, setup_context=setup_context, lib=LIBRARY)
     return overload
+
+
+def op_names() -> list[str]:
+    """Every op that was defined here, backward ones included."""
+    return sorted(_NAMES)
 
 
 def has_native_kernel(name: str, device_type: str) -> bool:

@@ -1,0 +1,137 @@
+"""What ``detc native`` does, as functions: tell what is built, and build it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from detc.nativeops import build as builder
+from detc.nativeops import loader, ort_headers
+from detc.nativeops.toolchain import NativeBuildError, cxx, nvcc, version
+
+
+def status() -> str:
+    """What is built, for which processors, from which sources; builds nothing."""
+    lines = []
+    for host, title in (("torch", "torch"), ("ort", "ONNX Runtime")):
+        library = builder.find(host)
+        lines += [f"{title} library", *(f"  {line}" for line in _describe(library, host))]
+    lines += ["tools"]
+    compiler, cuda, headers = cxx(), nvcc(), ort_headers.find()
+    lines += [f"  C++ compiler  {version(compiler) if compiler else 'none found'}"]
+    lines += [f"  nvcc          {_nvcc_version(cuda) if cuda else 'none found: builds are for the CPU only'}"]
+    lines += [f"  ORT headers   {headers or 'not here; the first build fetches them with apt'}"]
+    lines += [f"  cache         {builder.cache_folder()}"]
+    if not loader.enabled():
+        lines += ["DETC_NATIVE=0: the references run, no library is loaded"]
+    lines += _ops(builder.find("torch") is not None and loader.enabled())
+    return "\n".join(lines)
+
+
+def build(force: bool = False, wheel: bool = False) -> str:
+    """Build both libraries for every architecture that the compilers here can do; what was built, as text.
+
+    Args:
+        force: compile every source anew.
+        wheel: for any x86-64 CPU with AVX2 rather than this one, into the package, and the wheel around it
+            into ``dist/``.
+
+    Raises:
+        NativeBuildError: there is no compiler, or it failed.
+    """
+    march = builder.WHEEL_MARCH if wheel else None
+    lines = [_line(builder.build("torch", force=force, march=march))]
+    built = ["torch"]
+    try:
+        include = [ort_headers.find_or_fetch()]
+    except NativeBuildError as error:
+        lines.append(f"ONNX Runtime: not built: {error.summary}. {error.hint}")
+    else:
+        lines.append(_line(builder.build("ort", force=force, march=march, include=include)))
+        built.append("ort")
+    if wheel:
+        for host in built:
+            builder.ship(host)
+        lines.append(f"wheel: {_wheel()}")
+    return "\n".join(lines)
+
+
+def _line(library: builder.Library) -> str:
+    return f"{library.host}: {library.path} ({_processors(library)})"
+
+
+def _processors(library: builder.Library) -> str:
+    cuda = " ".join(f"sm_{a}" for a in library.architectures) if library.architectures else "no CUDA"
+    cpu = "this CPU" if library.march == "native" else library.march
+    return f"{cpu}; {cuda}"
+
+
+def _describe(library: builder.Library | None, host: str) -> list[str]:
+    if library is None:
+        return [f"not built for these sources ({builder.source_hash(host)}); the first call builds it"]
+    loaded = loader.loaded_library()
+    return [
+        f"file          {library.path}",
+        f"built for     {_processors(library)}",
+        f"sources       {library.sources} (the sources here)",
+        f"compiled by   {library.compiler}",
+        f"in use        {'yes' if loaded and loaded.path == library.path else 'not loaded in this process'}",
+    ]
+
+
+def _nvcc_version(path: str) -> str:
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    return next((x.strip() for x in done.stdout.splitlines() if "release" in x), path)
+
+
+def _ops(load: bool) -> list[str]:
+    """Every op and the devices that have a native kernel for it, once the library can be loaded without a
+    build."""
+    if not load or not loader.ensure_loaded("cpu"):
+        return []
+    import detc.nativeops.ops  # noqa: F401  (registers them)
+    from detc.nativeops import registry
+
+    names = registry.op_names()
+    width = max(len(n) for n in names)
+    rows = []
+    for name in names:
+        has = [d for d in ("cpu", "cuda") if registry.has_native_kernel(name, d)]
+        rows.append(f"  {name:<{width}}  {' '.join(has) or 'reference only'}")
+    return ["ops", *rows]
+
+
+def _wheel() -> Path:
+    """The project's wheel, tagged for this platform because there is machine code in it."""
+    root = builder.ROOT.parent
+    if not (root / "pyproject.toml").exists():
+        raise NativeBuildError(
+            "a wheel can be made from a checkout only", hint="The libraries are in the package."
+        )
+    import sysconfig
+
+    platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    target = root / "dist"
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        str(root),
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(target),
+    ]
+    done = subprocess.run(
+        [*command, f"--config-settings=--build-option=--plat-name={platform}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise NativeBuildError(
+            "making the wheel failed", log=(done.stdout + done.stderr).strip(), hint=" ".join(command)
+        )
+    return max(target.glob("detc-*.whl"), key=lambda p: p.stat().st_mtime)
