@@ -18,8 +18,8 @@ def _fake(points: Tensor, strides: Tensor, logits: Tensor, *rest: object) -> tup
 
 
 _dynamic_soft_label = native_op(
-    "dynamic_soft_label(Tensor points, Tensor strides, Tensor logits, Tensor boxes, Tensor truth, Tensor labels, Tensor valid, int topk, "
-    "float radius, float iou_weight) -> (Tensor, Tensor)",
+    "dynamic_soft_label(Tensor points, Tensor strides, Tensor logits, Tensor boxes, Tensor truth, Tensor labels, "
+    "Tensor valid, int topk, float radius, float iou_weight) -> (Tensor, Tensor)",
     reference=reference.dynamic_soft_label,
     fake=_fake,
 )
@@ -38,12 +38,13 @@ def dynamic_soft_label(
     radius: float = 3.0,
     iou_weight: float = 3.0,
 ) -> tuple[Tensor, Tensor]:
-    """RTMDet's assignment (arXiv 2212.07784, section 3.3; SimOTA, arXiv 2107.08430, with soft labels). No gradient; computed in float32.
+    """RTMDet's assignment (arXiv 2212.07784, section 3.3; SimOTA, arXiv 2107.08430, with soft labels).
 
-    The cost of a point for a truth is the quality focal loss of its logits against the IoU at the truth's class, summed over classes,
-    minus ``iou_weight * log(IoU + 1e-7)``, plus ``10 ** (distance to the truth's centre in strides - radius)``. Only points that lie in
-    some valid truth take part. A truth takes its k cheapest points, k the sum of its ``topk`` largest IoUs rounded down, at least 1. A
-    point that several truths take goes to the truth that is cheapest for it.
+    No gradient; computed in float32. The cost of a point for a truth is the quality focal loss of its logits
+    against the IoU at the truth's class, summed over classes, minus ``iou_weight * log(IoU + 1e-7)``, plus
+    ``10 ** (distance to the truth's centre in strides - radius)``. Only points that lie in some valid truth
+    take part. A truth takes its k cheapest points, k the sum of its ``topk`` largest IoUs rounded down, at
+    least 1. A point that several truths take goes to the truth that is cheapest for it.
 
     Args:
         points: ``[N, 2]`` x y in pixels. strides: ``[N]`` pixels.
@@ -51,16 +52,19 @@ def dynamic_soft_label(
         truth: ``[B, G, 4]``. labels: ``[B, G]`` int64, in 0..C-1 where valid. valid: ``[B, G]`` bool.
 
     Returns:
-        ``[B, N]`` int64, the truth of each point or -1, and ``[B, N]`` float32, the IoU of its box with that truth or 0.
+        ``[B, N]`` int64, the truth of each point or -1, and ``[B, N]`` float32, the IoU of its box with that
+        truth or 0.
 
     Raises:
         ValueError: shapes that do not fit.
     """
     if logits.dim() != 3 or boxes.shape != (*logits.shape[:2], 4):
-        raise ValueError(f"logits are [B, N, C] and boxes [B, N, 4]: {tuple(logits.shape)}, {tuple(boxes.shape)}")
+        raise ValueError(f"logits are [B, N, C] and boxes [B, N, 4]: {_shapes(logits, boxes)}")
     if truth.dim() != 3 or labels.shape != truth.shape[:2] or valid.shape != truth.shape[:2]:
-        raise ValueError(
-            f"truth is [B, G, 4], labels and valid [B, G]: {tuple(truth.shape)}, {tuple(labels.shape)}, {tuple(valid.shape)}"
-        )
+        raise ValueError(f"truth is [B, G, 4], labels and valid [B, G]: {_shapes(truth, labels, valid)}")
     floats = [constant(t, torch.float32) for t in (points, strides, logits, boxes, truth)]
     return _dynamic_soft_label(*floats, labels, valid, topk, float(radius), float(iou_weight))
+
+
+def _shapes(*tensors: Tensor) -> str:
+    return ", ".join(str(tuple(t.shape)) for t in tensors)

@@ -1,6 +1,7 @@
-"""RTMDet's assignment in pure torch: oracle and fallback of ``detc::dynamic_soft_label``; also what runs on CUDA.
+"""RTMDet's assignment in pure torch: oracle and fallback of ``detc::dynamic_soft_label``; what runs on CUDA.
 
-B images, G padded truths, N points of all levels, C classes, K candidates of a truth. The pairwise tensors are [B, G, N].
+B images, G padded truths, N points of all levels, C classes, K candidates of a truth. The pairwise tensors
+are [B, G, N].
 """
 
 from __future__ import annotations
@@ -8,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from detc.nativeops.reference.boxes import intersection_and_union
 
 LARGEST_POWER = 30.0  # of ten, in the centre cost: stays finite in float32
 
@@ -58,7 +57,13 @@ def _usable(points_N2: Tensor, truth_BG4: Tensor, valid_BG: Tensor) -> Tensor:
 
 
 def _iou(truth_BG4: Tensor, boxes_BN4: Tensor) -> Tensor:
-    inter_BGN, union_BGN = intersection_and_union(truth_BG4[:, :, None], boxes_BN4[:, None])
+    # coordinate by coordinate, so that nothing of size [B, G, N, 2] is made
+    ax1, ay1, ax2, ay2 = (c[..., None] for c in truth_BG4.unbind(-1))
+    bx1, by1, bx2, by2 = (c[:, None] for c in boxes_BN4.unbind(-1))
+    width_BGN = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    height_BGN = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    inter_BGN = width_BGN * height_BGN
+    union_BGN = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - inter_BGN
     return inter_BGN / union_BGN.clamp(min=1e-6)
 
 
@@ -73,7 +78,8 @@ def _center_cost(points_N2: Tensor, strides_N: Tensor, truth_BG4: Tensor, radius
 def _class_cost(logits_BNC: Tensor, labels_BG: Tensor, iou_BGN: Tensor) -> Tensor:
     """Quality focal loss (beta 2) summed over classes, with the IoU as the target of the truth's class.
 
-    Only the truth's own class differs from the loss against all zeros, so the sum over classes is done once a point.
+    Only the truth's own class differs from the loss against all zeros, so the sum over classes is done once
+    a point.
     """
     probability_BNC = logits_BNC.sigmoid()
     against_zero_BNC = F.softplus(logits_BNC) * probability_BNC * probability_BNC
