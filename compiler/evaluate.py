@@ -98,6 +98,8 @@ def _ref(e: ast.Ref, s: Scope) -> Value:
     if found is not None:
         return found
     outside = s.module.lookup(e.name)
+    if outside is None and e.name in s.module.broken:
+        raise Poisoned
     if outside is None:
         raise s.missing(e.name, e.span)
     return named(outside, origin_of(e, s))

@@ -37,6 +37,7 @@ class Module:
     decls: dict[str, Named] = field(default_factory=dict)
     imports: dict[str, Named] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)  # names whose import failed, which is reported once, there
     members: list[Module] = field(default_factory=list)
 
     def lookup(self, name: str) -> Named | None:
@@ -148,6 +149,7 @@ class Loader:
     def _import(self, module: Module, item: ast.Import) -> None:
         target = self._resolve(module, item)
         if target is None:
+            module.broken |= {item.alias} if item.alias is not None else {n.alias for n in item.names}
             return
         if item.alias is not None:
             self._bind(module, item.alias, ModuleRef(target.name, target), item.span)
@@ -165,6 +167,7 @@ class Loader:
                     help=None if fix else f"it offers: {', '.join(target.exports()) or 'nothing'}",
                     fix=Edit(name.span, fix) if fix and name.name == name.alias else None,
                 )
+                module.broken.add(name.alias)
                 continue
             self._bind(module, name.alias, found, name.span)
 

@@ -133,7 +133,7 @@ def _calls(node: Any) -> Iterator[ast.Call]:
 
 
 def _check_ref(node: ast.Ref, names: set[str], module: Module, report: Report) -> None:
-    if node.name in names or node.name in IMPLICIT:
+    if node.name in names or node.name in IMPLICIT or node.name in module.broken:
         return
     found = module.lookup(node.name)
     if isinstance(found, (TemplateRef, PrimitiveRef, ModuleRef)) or found is not None:
@@ -146,7 +146,7 @@ def _check_ref(node: ast.Ref, names: set[str], module: Module, report: Report) -
 
 
 def _check_type(node: ast.TypeName, module: Module, report: Report) -> None:
-    if node.name in VALUE_TYPES or node.name in WIRE_TYPES or node.args:
+    if node.name in VALUE_TYPES or node.name in WIRE_TYPES or node.args or node.name in module.broken:
         return
     found = module.lookup(node.name)
     if isinstance(found, TemplateRef) and isinstance(found.decl, ast.InterfaceDecl):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from detc.compiler.modules import Module
 from detc.compiler.values import ModuleRef, TemplateRef
 from detc.dsl import ast
-from detc.dsl.diagnostics import did_you_mean, error
+from detc.dsl.diagnostics import DetError, did_you_mean, error
 from detc.dsl.source import Span
 
 
@@ -44,6 +44,8 @@ def resolve_name(name: str, module: Module, span: Span, what: str) -> TemplateRe
             found = found.module.export(part)
         else:
             found = None
+    if found is None and head in module.broken:
+        raise DetError  # the import has failed, and that is reported
     if found is None:
         raise error("DET0201", f"unknown name `{name}`", span, f"no {what} of this name" + did_you_mean(name, module.visible()))
     if not isinstance(found, TemplateRef):
