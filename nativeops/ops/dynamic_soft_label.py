@@ -18,8 +18,8 @@ def _fake(points: Tensor, strides: Tensor, logits: Tensor, *rest: object) -> tup
 
 
 _dynamic_soft_label = native_op(
-    "dynamic_soft_label(Tensor points, Tensor strides, Tensor logits, Tensor boxes, Tensor truth, Tensor labels, "
-    "Tensor valid, int topk, float radius, float iou_weight) -> (Tensor, Tensor)",
+    "dynamic_soft_label(Tensor points, Tensor strides, Tensor logits, Tensor boxes, Tensor truth, "
+    "Tensor labels, Tensor valid, int topk, float radius, float iou_weight) -> (Tensor, Tensor)",
     reference=reference.dynamic_soft_label,
     fake=_fake,
 )
