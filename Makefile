@@ -53,7 +53,8 @@ lint: $(READY)
 # mypy reads the package through a link of its own name: the checkout may be called anything
 types: $(READY)
 	@mkdir -p build/types && ln -sfn ../.. build/types/detc
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p detc
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml \
+	  -m detc -p detc.cli -p detc.compiler -p detc.dsl -p detc.nativeops -p detc.runtime
 
 clean:
 	rm -rf $(VENV) runs data/synth build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

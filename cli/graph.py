@@ -32,15 +32,14 @@ def graph(
     if out is not None and out.suffix not in (".svg", ".txt"):
         raise usage(f"a graph is written as .svg or .txt, not `{out.suffix}`")
     chosen = choose(checked(spec, sets, run), run, model)
-    found = chosen.infer if phase == "infer" else chosen.train
     if out is not None and out.suffix == ".svg":
-        from detc.compiler.svg import graph_svg
+        from detc.compiler.svg import model_svg
 
-        text = graph_svg(found, title=f"{chosen.name} ({phase})", depth=depth)
+        text = model_svg(chosen, phase=phase, depth=depth)
     else:
         from detc.compiler.text import graph_text
 
-        text = graph_text(found)
+        text = graph_text(chosen.infer if phase == "infer" else chosen.train)
     if out is None:
         print(text, end="")
     else:

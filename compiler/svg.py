@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
 
-from detc.compiler.graph import DetGraph, Node, arg_wires
+from detc.compiler.graph import DetGraph, Model, Node, arg_wires
 from detc.compiler.layout import Layout, Point, layered
 
 IN, OUT = "input of the component", "output of the component"
@@ -78,6 +78,12 @@ def graph_svg(graph: DetGraph, *, title: str = "", depth: int = 1) -> str:
             "</g></svg>\n",
         ]
     )
+
+
+def model_svg(model: Model, *, phase: str = "infer", depth: int = 1) -> str:
+    """The drawing of one of a model's graphs."""
+    graph = model.infer if phase == "infer" else model.train
+    return graph_svg(graph, title=f"{model.name} ({phase})", depth=depth)
 
 
 def segments(path: str) -> list[str]:

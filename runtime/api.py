@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detc.dsl.diagnostics import DetError
+from detc.dsl.diagnostics import DetError, Diagnostic
 
 if TYPE_CHECKING:
     from detc.compiler.check import ResolvedRun
+    from detc.runtime.export import Compiled
     from detc.runtime.train.fit import TrainResult
 
+Warn = Callable[[Sequence[Diagnostic]], None]
 
-def open_run(spec: str | Path, *, run: str | None = None, sets: Sequence[str] = ()) -> ResolvedRun:
+
+def open_run(
+    spec: str | Path, *, run: str | None = None, sets: Sequence[str] = (), warn: Warn | None = None
+) -> ResolvedRun:
     """Check a spec and return one of its runs.
 
     Args:
         spec: a `.det` file, or a checkpoint (or the folder of a training), which holds its spec.
         run: the run's name; may be left out if there is only one.
         sets: further edits, `"train.epochs=3ep"`.
+        warn: is given the spec's warnings.
 
     Raises:
         DetError: with all errors of the spec.
@@ -34,10 +40,12 @@ def open_run(spec: str | Path, *, run: str | None = None, sets: Sequence[str] = 
         from detc.runtime.train.checkpoint import read_checkpoint
 
         checkpoint = read_checkpoint(path)
-        result = check(checkpoint.spec, sets=list(sets), run=run)
         run = run or checkpoint.run or None
+        result = check(checkpoint.spec, sets=list(sets), run=run, name=str(path))
     if result.report.errors:
         raise DetError(*result.report.errors)
+    if warn is not None and path.suffix == ".det":
+        warn(result.report.warnings)
     return result.run(run)
 
 
@@ -59,16 +67,19 @@ def compile(
     target: str | None = None,
     sets: Sequence[str] = (),
     verify: bool = True,
-) -> Path:
+    after: Callable[[str, Any], None] | None = None,
+    warn: Warn | None = None,
+) -> Compiled:
     """Compile a model; the suffix of `out` says to what: .onnx, .pt2, .py, .svg or .txt.
 
     Args:
         spec: a `.det` file, a checkpoint or the folder of a training (their weights are taken).
         out: the file to write.
-        weights: a checkpoint; without it, a spec's weights are random, with a warning.
-        run, sets: as in `open_run`.
+        weights: a checkpoint (or folder); without it, a spec's weights are random, with a warning.
+        run, sets, warn: as in `open_run`.
         target: a `target` declaration of the spec.
         verify: compare an export with torch before it is written.
+        after: called with the name and the graph after each pass.
 
     Raises:
         DetError: with all errors of the spec, or if the verification fails (no file is written then).
@@ -79,9 +90,9 @@ def compile(
     source = find(Path(spec).expanduser())
     if weights is None and source.suffix != ".det":
         weights = source
-    resolved = open_run(spec, run=run, sets=sets)
-    compile_to(resolved, Path(out), weights=weights, target=target, verify=verify)
-    return Path(out)
+    resolved = open_run(source, run=run, sets=sets, warn=warn)
+    found = None if weights is None else find(Path(weights).expanduser())
+    return compile_to(resolved, Path(out), weights=found, target=target, verify=verify, after=after)
 
 
 def train(
