@@ -6,7 +6,8 @@ objects. Sources do not include torch's version: the stable ABI makes one librar
 on.
 
 Environment: ``DETC_CUDA=0`` (no CUDA) or ``1`` (CUDA also in a build that happens on first need),
-``DETC_BUILD_JOBS``, ``DETC_CACHE``; and what ``toolchain.py`` reads.
+``DETC_BUILD_JOBS``, ``DETC_CACHE``; ``DETC_LIBRARY`` (use this file, whatever the sources say); and what
+``toolchain.py`` reads.
 """
 
 from __future__ import annotations
@@ -73,6 +74,12 @@ def find_or_build(need_cuda: bool = False) -> Library:
 
     A build on first need is for this machine: with CUDA only where there are cards, and then for those.
     """
+    given = os.environ.get("DETC_LIBRARY")
+    if given:
+        chosen = _read(Path(given).with_suffix(".json"))
+        if chosen is None:
+            raise NativeBuildError(f"DETC_LIBRARY={given}: no library with its .json beside it is there")
+        return chosen
     found = find("torch", need_cuda) or find("torch", False)
     if found is not None and (found.architectures or not _wants_cuda_now(need_cuda)):
         return found

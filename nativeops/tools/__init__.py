@@ -1,0 +1,1 @@
+"""Scripts around the native library that are run by hand."""

@@ -1,0 +1,142 @@
+"""Building and loading: without a compiler, with a failing one, and what the library depends on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from detc.nativeops import build, loader, toolchain
+from tests.nativeops.op_checks import require_native
+
+CALL = """
+import sys, warnings
+import detc.nativeops
+assert "torch" not in sys.modules
+import torch
+from detc.nativeops import loader, ops
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(3):
+        boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 3.9], [9, 9, 12, 12]])
+        kept = ops.nms(boxes, torch.tensor([0.5, 0.9, 0.1]), 0.5)
+        loss = ops.sigmoid_focal_loss(torch.zeros(2, 3, requires_grad=True), torch.ones(2, 3)).sum()
+        loss.backward()
+assert kept.tolist() == [1, 2], kept
+ours = [w for w in caught if issubclass(w.category, loader.NativeFallbackWarning)]
+print(len(ours), loader.loaded_library() is not None, str(ours[0].message) if ours else "", sep="|")
+"""
+
+
+def run(**environment: str) -> subprocess.CompletedProcess[str]:
+    full = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", CALL], capture_output=True, text=True, env=full, check=False)
+
+
+def test_without_a_compiler_the_references_run_and_one_warning_says_so(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    done = run(PATH=str(tools), CXX="", NVCC="", CUDA_HOME="", DETC_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    warned, loaded, text = done.stdout.strip().split("|")
+    assert (warned, loaded) == ("1", "False")
+    assert "no C++ compiler was found" in text and "apt-get install g++" in text
+
+
+def test_native_can_be_turned_off(tmp_path: Path) -> None:
+    done = run(DETC_NATIVE="0", DETC_CACHE=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "0|False|"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_compiler_is_quoted_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("kernels", "torch_binding"):
+        (tmp_path / "src" / folder).mkdir(parents=True)
+    (tmp_path / "src/kernels/broken.cpp").write_text("int f() { return nonsense; }\n")
+    monkeypatch.setenv("DETC_CACHE", str(tmp_path / "cache"))
+    for module in (build, toolchain):
+        monkeypatch.setattr(module, "ROOT", tmp_path / "src")
+    if toolchain.cxx() is None:
+        pytest.skip("no C++ compiler here")
+    with pytest.raises(build.NativeBuildError) as raised:
+        build.build("torch", architectures=())
+    assert "building broken failed" in raised.value.summary
+    assert "'nonsense' was not declared" in raised.value.log.replace("‘", "'").replace("’", "'")
+    assert "broken.cpp" in raised.value.hint
+    assert not list((tmp_path / "cache/native").glob("*.so"))
+    assert not list((tmp_path / "cache/native/objects").glob("*"))
+
+
+def test_objects_are_compiled_once_and_follow_their_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("kernels", "torch_binding"):
+        (tmp_path / "src" / folder).mkdir(parents=True)
+    first, second = tmp_path / "src/kernels/one.cpp", tmp_path / "src/kernels/two.cpp"
+    first.write_text("int one() { return 1; }\n")
+    second.write_text("int two() { return 2; }\n")
+    monkeypatch.setenv("DETC_CACHE", str(tmp_path / "cache"))
+    for module in (build, toolchain):
+        monkeypatch.setattr(module, "ROOT", tmp_path / "src")
+    if toolchain.cxx() is None:
+        pytest.skip("no C++ compiler here")
+    compiled: list[str] = []
+    real = build.run_to
+    monkeypatch.setattr(
+        build,
+        "run_to",
+        lambda command, output: (compiled.append(output.stem.split("-")[0]), real(command, output))[1],
+    )
+    made = build.build("torch", architectures=())
+    assert sorted(compiled) == ["libdetc_torch", "one", "two"]
+    assert build.find("torch") == made
+    compiled.clear()
+    assert build.build("torch", architectures=()) == made
+    assert compiled == []
+    second.write_text("int two() { return 22; }\n")
+    assert build.find("torch") is None
+    assert build.build("torch", architectures=()).path != made.path
+    assert sorted(compiled) == ["libdetc_torch", "two"]
+
+
+def test_no_nvcc_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("DETC_CUDA", raising=False)
+    monkeypatch.setattr(build, "nvcc", lambda: None)
+    build._say_once.cache_clear()
+    assert build.default_architectures() == () == build.default_architectures()
+    assert capsys.readouterr().err.count("CPU only") == 1
+    monkeypatch.setenv("DETC_CUDA", "0")
+    monkeypatch.setattr(build, "nvcc", lambda: "/usr/bin/nvcc")
+    assert build.default_architectures() == ()
+
+
+def test_the_library_depends_on_no_cuda_and_no_python() -> None:
+    require_native()
+    library = loader.loaded_library()
+    assert library is not None
+    if shutil.which("readelf") is None:
+        pytest.skip("no readelf here")
+    listing = subprocess.run(
+        ["readelf", "-d", str(library.path)], capture_output=True, text=True, check=True
+    ).stdout
+    needed = {line.split("[")[1].rstrip("]") for line in listing.splitlines() if "(NEEDED)" in line}
+    assert {"libtorch.so", "libtorch_cpu.so"} <= needed
+    assert not [
+        n
+        for n in needed
+        if n.startswith(("libtorch_cuda", "libcudart", "libpython", "libc10_cuda", "libgomp"))
+    ]
+
+
+def test_status_builds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from detc.nativeops import cli_api
+
+    monkeypatch.setenv("DETC_CACHE", str(tmp_path))
+    text = cli_api.status()
+    assert text.count("not built for these sources") == 2
+    assert not list(tmp_path.rglob("*.so"))
