@@ -148,6 +148,7 @@ def fit(
         synchronised=wrapped,
         channels_last=channels_last,
     )
+    primary = stop.metric if isinstance(stop, EarlyStop) else getattr(validate, "primary", "ap")
     pieces = {name: piece for name, piece in spec.lr.items() if isinstance(piece, Piece)}
     first = checkpoint.train["progress"]["done"] if checkpoint else 0
     sinks: list[Sink] = []
@@ -164,7 +165,7 @@ def fit(
             accumulate=spec.accumulate,
             active=active,
             log_every=min(int(spec.fields.get("log_every", 20)), per_epoch),
-            best=str(spec.fields.get("best", stop.metric if isinstance(stop, EarlyStop) else "ap")),
+            best=str(spec.fields.get("best", primary)),
             keep=int(spec.fields.get("keep", 0)),
             limit=limit,
             check=check,

@@ -54,6 +54,11 @@ class Validator:
         )
         self.evaluators = evaluators(data, split, self.loader.dataset)
 
+    @property
+    def primary(self) -> str:
+        """The name of the number that the best checkpoint has the highest of."""
+        return plain_name(next(iter(self.evaluators.values())).primary)
+
     @torch.no_grad()
     def __call__(
         self, limit: int | None = None, progress: Callable[[int, int], None] | None = None

@@ -185,6 +185,27 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path):
     run(tmp_path / "off", replace(FULL, hooks={"check": CheckNaN(enabled=False)}), feed=Bad())
 
 
+def test_batches_that_are_missing_do_not_shift_the_clock(tmp_path):
+    class Broken(Feed):
+        """The loader leaves out batches whose images are all broken."""
+
+        def epoch(self, epoch, pipeline, start=0):
+            batches = list(super().epoch(epoch, pipeline, start))
+            yield from batches[: 3 if epoch == 1 else 5]
+
+    scores = []
+    result = run(tmp_path, feed=Broken(), validate=lambda: {"ap": 0.1 * (scores.append(0) or len(scores))})
+    assert (result.iterations, len(scores)) == (20, 4)
+    assert [i for i, _ in losses(tmp_path)] == [i for i in range(1, 21) if i not in (9, 10)]
+
+    class Empty(Feed):
+        def epoch(self, epoch, pipeline, start=0):
+            return iter(())
+
+    with pytest.raises(DetError, match="no image that can be used"):
+        run(tmp_path / "b", feed=Empty())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_saves_and_resumes_exactly(tmp_path, number):
     class Interrupted(Feed):
