@@ -217,6 +217,7 @@ def elaborate(
 
     ctx = Elaborator(report, align=align, masks=masks)
     graphs: dict[str, DetGraph] = {}
+    named: dict[str, set[tuple[str, str]]] = {}  # the wires that each phase defines
     needs: set[str] = set()
     for phase in ("infer", "train"):
         ctx.begin(phase)
@@ -239,13 +240,15 @@ def elaborate(
             _merge_claims(ctx, claims_before)
         for f in ctx.frames:
             unused_wires(f)
+        named[phase] = {(f.path, name) for f in ctx.frames for name in f.names}
         graphs[phase] = ctx.graph
     if not ctx._excused:
         unmatched([*(edits or []), *ctx.claims], list(ctx.paths), report)
     if not report.errors:
-        for key, found in ctx.unused["train"].items():
-            if key in ctx.unused["infer"] or key not in _names_in_infer(ctx):
-                report.add(*found.diagnostics)
+        for phase, other in (("train", "infer"), ("infer", "train")):
+            for key, found in ctx.unused[phase].items():
+                if key in ctx.unused[other] or key not in named[other]:
+                    report.add(*found.diagnostics)
         _check_losses(ctx, graphs["train"], report)
     truth = graphs["train"].node("truth") if "truth" in graphs["train"] else None
     if truth is not None:
@@ -260,10 +263,6 @@ def elaborate(
         construct.name, graphs["train"], graphs["infer"], ctx.weights, ctx.sources, [], ctx.decisions, classes,
         fields=frozenset(needs),
     )  # fmt: skip
-
-
-def _names_in_infer(ctx: Elaborator) -> set[tuple[str, str]]:
-    return set(ctx.unused["infer"])
 
 
 def _merge_claims(ctx: Elaborator, before: int) -> None:
