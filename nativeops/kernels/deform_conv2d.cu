@@ -87,6 +87,41 @@ __global__ void coordinates_kernel(
   }
 }
 
+constexpr int kTile = 64;  // outputs a block and axis; each of its 256 threads makes 4 x 4 of them
+constexpr int kStep = 16;  // of the depth, held in shared memory
+
+// out[g,o,p] = sum over d of weight[g,o,d] * columns[g,d,p], a block a tile (o, p) of one group.
+template <class T>
+__global__ void product_kernel(int64_t groups, int64_t filters, int64_t depth, int64_t positions, const T* weight, const T* columns, T* out) {
+  using A = acc_t<T>;
+  __shared__ A rows[kStep][kTile + 1], cols[kStep][kTile];
+  const int64_t tiles_o = (filters + kTile - 1) / kTile, tiles_p = (positions + kTile - 1) / kTile;
+  const int me = static_cast<int>(threadIdx.x), my_o = me / 16, my_p = me % 16;
+  for (int64_t tile = blockIdx.x; tile < groups * tiles_o * tiles_p; tile += gridDim.x) {
+    const int64_t p0 = tile % tiles_p * kTile, o0 = tile / tiles_p % tiles_o * kTile, group = tile / (tiles_p * tiles_o);
+    const T *w = weight + group * filters * depth, *c = columns + group * depth * positions;
+    A sums[4][4] = {};
+    for (int64_t d0 = 0; d0 < depth; d0 += kStep) {
+      for (int i = me; i < kStep * kTile; i += kThreads) {
+        const int64_t o = o0 + i / kStep, d = d0 + i % kStep;
+        rows[i % kStep][i / kStep] = o < filters && d < depth ? A(load(w + o * depth + d)) : A(0);
+        const int64_t p = p0 + i % kTile, e = d0 + i / kTile;
+        cols[i / kTile][i % kTile] = p < positions && e < depth ? A(load(c + e * positions + p)) : A(0);
+      }
+      __syncthreads();
+      for (int d = 0; d < kStep; ++d)
+        for (int i = 0; i < 4; ++i)
+          for (int j = 0; j < 4; ++j) sums[i][j] += rows[d][my_o + 16 * i] * cols[d][my_p + 16 * j];
+      __syncthreads();
+    }
+    for (int i = 0; i < 4; ++i)
+      for (int j = 0; j < 4; ++j) {
+        const int64_t o = o0 + my_o + 16 * i, p = p0 + my_p + 16 * j;
+        if (o < filters && p < positions) store(out + (group * filters + o) * positions + p, sums[i][j]);
+      }
+  }
+}
+
 template <class T>
 __global__ void bias_kernel(DeformConv s, const T* bias, T* out) {
   DETC_GRID_STRIDE(i, s.images * s.out_channels * s.outputs()) {
@@ -113,6 +148,32 @@ void deform_bias_cuda(DType dtype, const DeformConv& s, const void* bias, void* 
   DETC_DISPATCH_FLOATING(dtype, T, {
     DETC_LAUNCH(bias_kernel<T>, blocks_for(n), kThreads, stream, s, static_cast<const T*>(bias), static_cast<T*>(out));
   });
+}
+
+int64_t deform_conv2d_workspace(DType dtype, const DeformConv& s) {
+  return s.channels * s.taps() * s.outputs() * size_of(dtype);
+}
+
+void deform_conv2d_cuda(
+    DType dtype, const DeformConv& s, const void* x, const void* offset, const void* mask, const void* weight, const void* bias, void* out,
+    void* workspace, void* stream) {
+  DeformConv one = s;
+  one.images = 1;
+  const int64_t filters = s.out_channels / s.groups, depth = s.channels / s.groups * s.taps(), P = s.outputs();
+  const int64_t tiles = s.groups * ((filters + kTile - 1) / kTile) * ((P + kTile - 1) / kTile);
+  if (tiles == 0) return;
+  DETC_DISPATCH_FLOATING(dtype, T, {
+    for (int64_t image = 0; image < s.images; ++image) {
+      const T* pixels = static_cast<const T*>(x) + image * s.channels * s.height * s.width;
+      const T* shifts = static_cast<const T*>(offset) + image * s.offset_groups * 2 * s.taps() * P;
+      const T* factors = mask ? static_cast<const T*>(mask) + image * s.offset_groups * s.taps() * P : nullptr;
+      deform_columns_cuda(dtype, one, pixels, shifts, factors, workspace, stream);
+      DETC_LAUNCH(
+          product_kernel<T>, tiles < 65535 ? tiles : 65535, kThreads, stream, s.groups, filters, depth, P, static_cast<const T*>(weight),
+          static_cast<const T*>(workspace), static_cast<T*>(out) + image * s.out_channels * P);
+    }
+  });
+  if (bias) deform_bias_cuda(dtype, s, bias, out, stream);
 }
 
 int64_t deform_columns_backward_workspace(const DeformConv& s) {

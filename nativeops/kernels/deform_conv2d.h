@@ -27,9 +27,14 @@ void deform_conv2d_backward_cpu(
     DType dtype, const DeformConv& conv, const void* grad_out, const void* x, const void* offset, const void* mask, const void* weight,
     void* grad_x, void* grad_offset, void* grad_mask, void* grad_weight);
 
-// The CUDA side leaves the matrix products to the host: these make and take the columns [B, C*K, oH*oW]. All four dtypes.
+// CUDA, all four dtypes. The torch binding leaves the matrix products to torch: these make and take the columns [B, C*K, oH*oW].
 void deform_columns_cuda(
     DType dtype, const DeformConv& conv, const void* x, const void* offset, const void* mask, void* columns, void* stream);
+// The whole forward for hosts without a matrix product of their own; `bias` may be null. `workspace`: the columns of one image.
+void deform_conv2d_cuda(
+    DType dtype, const DeformConv& conv, const void* x, const void* offset, const void* mask, const void* weight, const void* bias,
+    void* out, void* workspace, void* stream);
+int64_t deform_conv2d_workspace(DType dtype, const DeformConv& conv);
 // out[b,o,:,:] += bias[o]
 void deform_bias_cuda(DType dtype, const DeformConv& conv, const void* bias, void* out, void* stream);
 // grad_columns -> grad_x, grad_offset, grad_mask.

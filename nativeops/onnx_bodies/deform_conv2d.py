@@ -84,7 +84,8 @@ def _axis(name: str, tap: str, position: str, at: str) -> str:
 
 def _body(modulated: bool) -> str:
     scale = "mask_4" if modulated else "f1"
-    mask = "  mask_f = Cast <to = 1> (mask)\n  mask_4 = Reshape (mask_f, points)\n" if modulated else ""
+    read_mask = "  mask_f = Cast <to = 1> (mask)\n  mask_4 = Reshape <allowzero = 1> (mask_f, points)\n"
+    mask = read_mask if modulated else ""
     return f"""
 {CONSTANTS}
 {sizes("x", "B C H W")}
@@ -112,7 +113,7 @@ def _body(modulated: bool) -> str:
 {_axis("ax", "tap_col", "position_col", "s1")}
   offset_f = Cast <to = 1> (offset)
   offset_shape = Concat <axis = 0> (B, G, K, i2, P)
-  offset_5 = Reshape (offset_f, offset_shape)
+  offset_5 = Reshape <allowzero = 1> (offset_f, offset_shape)
   dy_5, dx_5 = Split <axis = 3, num_outputs = 2> (offset_5)
   dy_4 = Squeeze (dy_5, i3)
   dx_4 = Squeeze (dx_5, i3)
@@ -121,33 +122,35 @@ def _body(modulated: bool) -> str:
   points = Concat <axis = 0> (B, G, K, P)
 {mask}
 {taps("y", "xx", "H_f", "W_f", scale)}
-  listed = Concat <axis = 0> (B, G, last, i1)
-  index_list = Reshape (tap_index, listed)
+  KP = Mul (K, P)
+  reads = Mul (KP, i4)
+  listed = Concat <axis = 0> (B, G, reads, i1)
+  index_list = Reshape <allowzero = 1> (tap_index, listed)
   x_f = Cast <to = 1> (x)
   per_offset = Div (C, G)
-  planes = Concat <axis = 0> (B, G, per_offset, last)
-  x_4 = Reshape (x_f, planes)
+  HW = Mul (H, W)
+  planes = Concat <axis = 0> (B, G, per_offset, HW)
+  x_4 = Reshape <allowzero = 1> (x_f, planes)
   x_last = Transpose <perm = [0, 1, 3, 2]> (x_4)
   rows = GatherND <batch_dims = 2> (x_last, index_list)
-  KP = Mul (K, P)
   grouped = Concat <axis = 0> (B, G, KP, i4, per_offset)
-  rows_5 = Reshape (rows, grouped)
+  rows_5 = Reshape <allowzero = 1> (rows, grouped)
   weighing = Concat <axis = 0> (B, G, KP, i1, i4)
-  weight_5 = Reshape (tap_weight, weighing)
+  weight_5 = Reshape <allowzero = 1> (tap_weight, weighing)
   sampled_5 = MatMul (weight_5, rows_5)
   unfolded = Concat <axis = 0> (B, G, K, P, per_offset)
-  sampled = Reshape (sampled_5, unfolded)
+  sampled = Reshape <allowzero = 1> (sampled_5, unfolded)
   turned = Transpose <perm = [0, 1, 4, 2, 3]> (sampled)
   depth = Mul (Cg, K)
   columns_shape = Concat <axis = 0> (B, groups, depth, P)
-  columns = Reshape (turned, columns_shape)
+  columns = Reshape <allowzero = 1> (turned, columns_shape)
   weight_f = Cast <to = 1> (weight)
   filters = Div (O, groups)
   weight_shape_3 = Concat <axis = 0> (groups, filters, depth)
   weight_3 = Reshape (weight_f, weight_shape_3)
   product = MatMul (weight_3, columns)
   image = Concat <axis = 0> (B, O, oH, oW)
-  product_4 = Reshape (product, image)
+  product_4 = Reshape <allowzero = 1> (product, image)
   bias_f = Cast <to = 1> (bias)
   bias_shape = Concat <axis = 0> (O, i1, i1)
   bias_3 = Reshape (bias_f, bias_shape)

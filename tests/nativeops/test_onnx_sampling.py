@@ -1,0 +1,144 @@
+"""The sampling ops in ONNX: one file runs through its functions in stock onnxruntime, and natively."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+
+from detc.nativeops import onnx_bodies, ops, ort
+from tests.nativeops.op_checks import random_boxes
+
+SHAPES = [(10, 13), (5, 6), (3, 3)]
+POSITIONS = sum(h * w for h, w in SHAPES)
+
+
+def attention() -> tuple[Tensor, ...]:
+    places = torch.rand(2, 7, 4, 3, 4, 2) * 1.4 - 0.2
+    places[0, 0, 0, 0, 0], places[0, 1, 0, 0, 0, 1], places[1, 2] = torch.nan, torch.inf, 1e30
+    return torch.randn(2, POSITIONS, 4, 8), places, torch.rand(2, 7, 4, 3, 4)
+
+
+def convolution(modulated: bool) -> tuple[Tensor, ...]:
+    offset = torch.randn(2, 2 * 2 * 6, 4, 10) * 2
+    offset[0, 0, 0, 0], offset[0, 3, 1, 1] = torch.nan, -torch.inf
+    plain = (torch.randn(2, 8, 9, 10), offset, torch.randn(6, 4, 3, 2))
+    return (*plain, torch.rand(2, 12, 4, 10)) if modulated else (*plain, torch.randn(6))
+
+
+def convolve(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+    return ops.deform_conv2d(
+        x, offset, weight, bias, mask=mask, stride=(2, 1), padding=(1, 1), dilation=(2, 2)
+    )
+
+
+def points() -> tuple[Tensor, ...]:
+    places = torch.rand(2, 20, 2) * 1.4 - 0.2
+    places[0, 0, 0], places[1, 1] = torch.nan, torch.inf
+    return torch.randn(2, 5, 9, 7), places
+
+
+def masks() -> tuple[Tensor, ...]:
+    values, boxes = torch.rand(9, 14, 12), random_boxes(9)
+    boxes[0, 2], boxes[1, 0], boxes[2, 3] = boxes[0, 0], torch.nan, torch.inf
+    values[3, 2, 2], values[4, 3, 3] = torch.nan, torch.inf
+    return values, boxes
+
+
+CASES: dict[str, tuple[str, Callable[..., Tensor], Callable[[], tuple[Tensor, ...]]]] = {
+    "attention": ("MsDeformAttn", lambda v, p, w: ops.ms_deform_attn(v, SHAPES, p, w), attention),
+    "convolution": (
+        "DeformConv2d",
+        lambda x, o, w, b: convolve(x, o, w, b, None),
+        lambda: convolution(False),
+    ),
+    "modulated": (
+        "ModulatedDeformConv2d",
+        lambda x, o, w, m: convolve(x, o, w, None, m),
+        lambda: convolution(True),
+    ),
+    "points": ("PointSample", lambda x, p: ops.point_sample(x, p), points),
+    "corners": ("PointSample", lambda x, p: ops.point_sample(x, p, align_corners=True), points),
+    "masks": ("MaskPaste", lambda m, b: ops.mask_paste(m, b, height=70, width=90), masks),
+}
+
+
+class _Model(torch.nn.Module):
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs)
+
+
+def export(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> onnx.ModelProto:
+    program = torch.export.export(_Model(function), tuple(inputs))
+    table = onnx_bodies.translations()
+    exported = torch.onnx.export(
+        program, tuple(inputs), dynamo=True, opset_version=18, custom_translation_table=table, verbose=False
+    )
+    assert exported is not None
+    model = exported.model_proto
+    onnx_bodies.attach(model)
+    onnx.checker.check_model(model, full_check=False)
+    return model
+
+
+def run(session: Any, inputs: Sequence[Tensor]) -> np.ndarray:
+    names = [i.name for i in session.get_inputs()]
+    return session.run(None, {n: t.numpy() for n, t in zip(names, inputs, strict=True)})[0]
+
+
+def assert_agrees(got: np.ndarray, wanted: Tensor) -> None:
+    if wanted.dtype == torch.bool:
+        assert np.array_equal(got, wanted.numpy())
+    else:
+        np.testing.assert_allclose(got, wanted.numpy(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_one_file_two_paths(case: str, tmp_path: Path) -> None:
+    node, function, make = CASES[case]
+    torch.manual_seed(0)
+    inputs = make()
+    wanted = function(*inputs)
+    model = export(function, inputs)
+    assert [n.op_type for n in model.graph.node if n.domain == "detc"] == [node]
+    path = tmp_path / f"{case}.onnx"
+    onnx.save(model, path)
+
+    before = ort.native_calls()
+    stock = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert_agrees(run(stock, inputs), wanted)
+    assert ort.native_calls() == before, "stock onnxruntime must run the function, not the kernel"
+
+    if ort.library() is None:
+        pytest.skip("no native library for ONNX Runtime: only the function was checked")
+    native = ort.ort_session(path, native=True)
+    assert_agrees(run(native, inputs), wanted)
+    assert ort.native_calls() == before + 1, "the registered kernel must run"
+
+    onnx_bodies.attach(model, inline=True)
+    assert all(n.domain == "" for n in model.graph.node)
+    inlined = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert_agrees(run(inlined, inputs), wanted)
+
+
+@pytest.mark.parametrize("case", ["attention", "masks", "points"])
+def test_no_images(case: str) -> None:
+    _, function, make = CASES[case]
+    inputs = [t[:0] for t in make()]
+    model = export(function, make())
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "n"
+    del model.graph.value_info[:]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert run(session, inputs).shape == tuple(function(*inputs).shape)
