@@ -38,7 +38,8 @@ class Bench:
         latency: of a whole batch, in ms.
         throughput: images a second, from the median.
         parameters: learnable and frozen ones together; None where it is unknown.
-        memory: MiB that the process (or the GPU's allocator) held at most beyond what it held before.
+        memory: MiB that the process (or the GPU's allocator) held at most while running, beyond what it held
+            before the model was loaded.
     """
 
     model: str
@@ -141,6 +142,8 @@ def bench(
 
     if threads:
         torch.set_num_threads(threads)
+    gpu = device.startswith("cuda") if device else torch.cuda.is_available()
+    before = _memory_now(gpu)
     detector = load(path, sets=sets or [], run=run, weights=weights, device=device, threads=threads)
     height, width = size
     if detector.max_batch is not None and batch > detector.max_batch:
@@ -148,12 +151,10 @@ def bench(
     where = detector.device
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8, generator=generator).to(where)
-    gpu = where.type == "cuda"
-    wait = torch.cuda.synchronize if gpu else None
-    before = _memory(gpu, reset=True)
+    wait = torch.cuda.synchronize if where.type == "cuda" else None
+    _restart_peak(gpu)
     with torch.inference_mode():
         timing = measure(lambda: detector(image), warmup=warmup, runs=runs, seconds=seconds, synchronize=wait)
-    count = sum(p.numel() for p in detector.parameters()) if detector.backend == "torch" else None
     return Bench(
         model=detector.run.model.name if detector.run is not None else Path(path).name,
         backend=detector.backend,
@@ -164,25 +165,44 @@ def bench(
         threads=threads or torch.get_num_threads(),
         latency=timing,
         throughput=1000 * batch / timing.median,
-        parameters=count,
-        memory=max(_memory(gpu) - before, 0.0),
+        parameters=detector.parameter_count,
+        memory=max(_memory_peak(gpu) - before, 0.0),
     )
 
 
-def _memory(gpu: bool, *, reset: bool = False) -> float:
-    """MiB in use: the GPU allocator's peak, or the process's peak resident set since the last reset."""
+def _memory_now(gpu: bool) -> float:
+    """MiB that this process holds (on the GPU, its allocator)."""
     if gpu:
         import torch
 
-        if reset:
-            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 2**20
+    return _status("VmRSS:") if sys.platform == "linux" else _memory_peak(False)
+
+
+def _memory_peak(gpu: bool) -> float:
+    """The most that it held since `_restart_peak` (where the system cannot start anew: ever)."""
+    if gpu:
+        import torch
+
         return torch.cuda.max_memory_allocated() / 2**20
     if sys.platform == "linux":
-        if reset:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak starts over from what is in use
-        status = Path("/proc/self/status").read_text()
-        return float(status.split("VmHWM:")[1].split()[0]) / 1024
+        return _status("VmHWM:")
     import resource
 
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _restart_peak(gpu: bool) -> None:
+    if gpu:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    elif sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(field: str) -> float:
+    """A size of /proc/self/status in MiB."""
+    text = Path("/proc/self/status").read_text()
+    return float(text.split(field)[1].split()[0]) / 1024

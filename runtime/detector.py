@@ -34,6 +34,7 @@ class Detector(nn.Module):
         name: what it was loaded from.
         backend: "torch" or "onnxruntime".
         max_batch: the largest batch that it takes, None for any.
+        parameter_count: of the model as the spec has it, frozen ones included; None for an ONNX file.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Detector(nn.Module):
         name: str = "",
         backend: str = "torch",
         max_batch: int | None = None,
+        parameter_count: int | None = None,
     ) -> None:
         super().__init__()
         self.deployed = deployed
         self.classes = tuple(classes)
         self.run = run
         self.name, self.backend, self.max_batch = name, backend, max_batch
+        self.parameter_count = parameter_count
         self.eval()
 
     @property

@@ -140,7 +140,7 @@ def assemble(
     if weights is not None:
         load_weights(program, find(Path(weights).expanduser()))
     program.model.eval()
+    count = sum(p.numel() for p in program.model.parameters())
     deployed = program.deploy(run.target)
     where = torch.device(device) if device else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    detector = Detector(deployed, run.classes, run, name=name)
-    return detector.to(where)
+    return Detector(deployed, run.classes, run, name=name, parameter_count=count).to(where)
