@@ -31,16 +31,27 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-quickstart: $(READY)
-	@test -f $(DATA)/.done || { $(BIN)/detc data synth $(DATA) && touch $(DATA)/.done; }
-	$(BIN)/detc run train specs/quickstart.det --out $(RUN)
-	$(BIN)/detc run val specs/quickstart.det --weights $(RUN)/best.pt
-	$(BIN)/detc run predict $(RUN)/best.pt '$(DATA)/val/*' -o $(RUN)/pictures --limit 24
-	$(BIN)/detc compile specs/quickstart.det --weights $(RUN)/best.pt -o $(MODEL)
+# each step leaves a file, so that what is done is not done again
+$(DATA)/annotations/train.json: | $(READY)
+	$(BIN)/detc data synth $(DATA)
+
+$(RUN)/report.html: specs/quickstart.det $(DATA)/annotations/train.json
+	rm -rf $(RUN)
+	$(BIN)/detc run train $< -o $(RUN)
+
+$(RUN)/predictions/.done: $(RUN)/report.html
+	$(BIN)/detc run predict $(RUN) $(DATA)/val --limit 24 -o $(@D)
+	@touch $@
+
+$(MODEL): $(RUN)/report.html
+	$(BIN)/detc compile $(RUN) -o $@
+
+quickstart: $(RUN)/report.html $(RUN)/predictions/.done $(MODEL)
+	$(BIN)/detc run val $(RUN)
 	@echo
 	@echo "  checkpoint   $(RUN)/best.pt"
 	@echo "  ONNX file    $(MODEL)"
-	@echo "  pictures     $(RUN)/pictures/"
+	@echo "  pictures     $(RUN)/predictions/"
 	@echo "  report       $(RUN)/report.html"
 
 test: $(READY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -17,7 +18,7 @@ def explain(
     json: Json = False,
 ) -> None:
     """Explain a diagnostic code, with a failing and a mended example; without a code, list them all."""
-    from detc.dsl.explain import page, titles
+    from detc.dsl.explain import normalise, page, titles
 
     if code is None:
         if json:
@@ -28,6 +29,11 @@ def explain(
         return
     text = page(code)
     if json:
-        print_json({"code": code, "page": text})
+        print_json({"code": normalise(code), "page": text})
+    elif sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(text))
     else:
         print(text.rstrip())
