@@ -86,7 +86,9 @@ def test_boxes_never_overlap(seed):
     assert set(layout.routes) == set(edges)
     rects = [(x, y, x + sizes[k][0], y + sizes[k][1]) for k, (x, y) in layout.corners.items()]
     for i, a in enumerate(rects):
-        assert a[0] >= -1e-6 and a[1] >= -1e-6 and a[2] <= layout.width + 1e-6 and a[3] <= layout.height + 1e-6
+        assert (
+            a[0] >= -1e-6 and a[1] >= -1e-6 and a[2] <= layout.width + 1e-6 and a[3] <= layout.height + 1e-6
+        )
         for b in rects[:i]:
             assert a[2] <= b[0] + 1e-6 or b[2] <= a[0] + 1e-6 or a[3] <= b[1] + 1e-6 or b[3] <= a[1] + 1e-6
     for a, b in set(edges) - {(50, 3)}:

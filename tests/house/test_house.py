@@ -22,7 +22,12 @@ MAY_IMPORT = {
 }
 CEILING = 400
 # modules over the ceiling, each with the reason why it is one
-LONG: dict[str, str] = {}
+LONG = {
+    "dsl/ast.py": "the tree's node classes, one after the other: a reference that is read as one page",
+    "compiler/evaluate.py": "one case for every kind of expression",
+    "compiler/frame.py": "one case for every kind of statement",
+    "compiler/check.py": "the whole road of a check from the file to its runs",
+}
 
 
 def modules() -> list[Path]:
@@ -32,16 +37,16 @@ def modules() -> list[Path]:
 
 def imported(path: Path) -> set[str]:
     """Names of detc's own modules that a file imports anywhere, for types and inside functions too."""
+    package = ("detc", *path.relative_to(ROOT).parent.parts)
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            whole = node.module != "detc"
-            found |= {node.module} if whole else {f"detc.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            found.add("detc.<relative>")
-    return {name for name in found if name == "detc" or name.startswith("detc.")}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            found |= {f"detc.{alias.name}" for alias in node.names} if module == "detc" else {module}
+    return {name for name in found if name == "detc" or name.startswith("detc.")} - {"detc.__version__"}
 
 
 @pytest.mark.parametrize("folder", MAY_IMPORT)
@@ -67,7 +72,10 @@ def test_packages_are_those_of_the_tree():
 def test_modules_are_short():
     lines = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in modules()}
     long = {name: n for name, n in lines.items() if n > CEILING}
-    assert set(long) == set(LONG), long
+    assert set(long) <= set(LONG), f"over {CEILING} lines without a reason: {long}"
+    assert {name for name in LONG if lines.get(name, 0) <= CEILING} == set(), (
+        "reasons that are no longer needed"
+    )
 
 
 def test_every_command_has_its_file():
