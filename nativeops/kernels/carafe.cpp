@@ -22,7 +22,7 @@ void forward(const Carafe& s, const T* x, const T* kernels, T* out) {
   const int64_t k = s.kernel, K = s.taps(), per_group = s.channels / s.groups, oH = s.height * s.scale, oW = s.width * s.scale;
   const int64_t line = oW + 2 * (k / 2) * s.scale;
   // One job: a row of source pixels of one channel, which is `scale` rows of output.
-  parallel_for(s.images * s.channels * s.height, 8, [=, &s](int64_t begin, int64_t end) {
+  parallel_for(s.images * s.channels * s.height, grain_for(K * s.scale * oW / 4), [=, &s](int64_t begin, int64_t end) {
     const auto rows = scratch<T>(k * line);
     for (int64_t job = begin; job < end; ++job) {
       const int64_t y = job % s.height, plane = job / s.height, image = plane / s.channels, group = plane % s.channels / per_group;
@@ -45,7 +45,7 @@ template <class T>
 void backward_kernels(const Carafe& s, const T* grad_out, const T* x, T* grad_kernels) {
   const int64_t k = s.kernel, K = s.taps(), per_group = s.channels / s.groups, oH = s.height * s.scale, oW = s.width * s.scale;
   const int64_t line = oW + 2 * (k / 2) * s.scale;
-  parallel_for(s.images * s.groups * s.height, 1, [=, &s](int64_t begin, int64_t end) {
+  parallel_for(s.images * s.groups * s.height, grain_for(per_group * K * s.scale * oW / 4), [=, &s](int64_t begin, int64_t end) {
     const auto rows = scratch<T>(k * line);
     for (int64_t job = begin; job < end; ++job) {
       const int64_t y = job % s.height, group = job / s.height;  // group: image and group
@@ -73,7 +73,7 @@ template <class T>
 void backward_source(const Carafe& s, const T* grad_out, const T* kernels, T* grad_x) {
   const int64_t k = s.kernel, K = s.taps(), per_group = s.channels / s.groups, oH = s.height * s.scale, oW = s.width * s.scale;
   const int64_t margin = k / 2 * s.scale, line = oW + 2 * margin;
-  parallel_for(s.images * s.channels, 1, [=, &s](int64_t begin, int64_t end) {
+  parallel_for(s.images * s.channels, grain_for(K * oH * oW / 4), [=, &s](int64_t begin, int64_t end) {
     const auto rows = scratch<T>(k * line);
     for (int64_t plane = begin; plane < end; ++plane) {
       const int64_t group = plane / s.channels * s.groups + plane % s.channels / per_group;

@@ -28,7 +28,7 @@ bool takes_over(T value, T best) {
 template <class T>
 void forward(const CornerPool& s, const T* x, T* out) {
   const Scan scan(s);
-  parallel_for(s.planes, 1, [=, &s](int64_t begin, int64_t end) {
+  parallel_for(s.planes, grain_for(s.height * s.width), [=, &s](int64_t begin, int64_t end) {
     for (int64_t plane = begin; plane < end; ++plane)
       for (int64_t line = 0; line < scan.lines; ++line) {
         const int64_t at = plane * s.height * s.width + line * s.width + scan.start;
@@ -48,7 +48,7 @@ void forward(const CornerPool& s, const T* x, T* out) {
 template <class T>
 void backward(const CornerPool& s, const T* grad_out, const T* x, T* grad_x) {
   const Scan scan(s);
-  parallel_for(s.planes, 1, [=, &s](int64_t begin, int64_t end) {
+  parallel_for(s.planes, grain_for(s.height * s.width), [=, &s](int64_t begin, int64_t end) {
     const auto best = scratch<T>(scan.lanes);
     const auto winner = scratch<int64_t>(scan.lanes);
     for (int64_t plane = begin; plane < end; ++plane) {

@@ -25,7 +25,7 @@ void forward(const DeformRoiPool& s, const T* x, const T* rois, const T* offset,
   const int64_t C = s.channels, pixels = s.height * s.width, bins = s.bins();
   const auto x_held = channels_last(x, s.images, C, pixels);
   const T* x_last = x_held.get();
-  parallel_for(s.rois, 1, [=, &s](int64_t begin, int64_t end) {
+  parallel_for(s.rois, grain_for(bins * C), [=, &s](int64_t begin, int64_t end) {
     const auto sums = scratch<T>(bins * C);
     for (int64_t n = begin; n < end; ++n) {
       std::fill_n(sums.get(), bins * C, T(0));

@@ -26,7 +26,7 @@ struct FixedPoint {
 
 inline int64_t fixed_point_bytes(int64_t n) { return (n + kMaxima) * 8; }
 
-#ifdef __CUDACC__
+#if defined(__CUDACC__) || defined(DETC_EMULATE_CUDA)
 
 inline int bits_for(int64_t count) {
   int bits = 1;

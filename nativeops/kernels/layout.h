@@ -9,6 +9,12 @@
 
 namespace detc {
 
+// Grain of a parallel_for whose items take about `work` elementary steps each: a thread is worth waking for tens of microseconds.
+inline int64_t grain_for(int64_t work) {
+  constexpr int64_t kWorth = 65536;
+  return work >= kWorth ? 1 : kWorth / std::max<int64_t>(work, 1);
+}
+
 // Not initialised, unlike std::vector's.
 template <class T>
 std::unique_ptr<T[]> scratch(int64_t n) {

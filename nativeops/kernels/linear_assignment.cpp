@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "parallel.h"
+#include "layout.h"
 #include "simd.h"
 
 namespace detc {
@@ -119,7 +119,7 @@ class Solver {
 template <class T>
 void assign(const Assignment& s, const T* cost, const bool* row_valid, const bool* col_valid, int64_t* col_of_row, int64_t* row_of_col) {
   const int64_t N = s.rows, M = s.cols;
-  parallel_for(s.problems, 1, [=](int64_t begin, int64_t end) {
+  parallel_for(s.problems, grain_for(4 * N * M), [=](int64_t begin, int64_t end) {
     Solver solver;
     std::vector<double> table;
     for (int64_t b = begin; b < end; ++b) {

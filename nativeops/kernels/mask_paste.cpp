@@ -9,8 +9,8 @@
 #include <limits>
 #include <vector>
 
+#include "layout.h"
 #include "pages.h"
-#include "parallel.h"
 #include "simd.h"
 
 namespace detc {
@@ -99,7 +99,7 @@ void paste_one(const MaskPaste& s, const T* mask, const T* box, Axis<T>& rows, A
 
 template <class T>
 void paste(const MaskPaste& s, const T* masks, const T* boxes, uint8_t* out) {
-  parallel_for(s.masks, 1, [=, &s](int64_t begin, int64_t end) {
+  parallel_for(s.masks, grain_for(s.height * s.width / 8), [=, &s](int64_t begin, int64_t end) {
     Axis<T> rows, cols;
     std::vector<T> line;
     for (int64_t i = begin; i < end; ++i)

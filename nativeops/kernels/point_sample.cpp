@@ -11,7 +11,7 @@ template <class T>
 void forward(const PointSample& s, const T* x, const T* points, T* out) {
   constexpr int64_t kChannels = 16;  // that share one computation of the taps
   const int64_t chunks = (s.channels + kChannels - 1) / kChannels, pixels = s.height * s.width;
-  parallel_for(s.images * chunks, 1, [=, &s](int64_t begin, int64_t end) {
+  parallel_for(s.images * chunks, grain_for(s.points * 4 * std::min(kChannels, s.channels)), [=, &s](int64_t begin, int64_t end) {
     for (int64_t job = begin; job < end; ++job) {
       const int64_t image = job / chunks, first = job % chunks * kChannels, last = std::min(first + kChannels, s.channels);
       for (int64_t p = 0; p < s.points; ++p) {
@@ -34,7 +34,7 @@ void forward(const PointSample& s, const T* x, const T* points, T* out) {
 template <class T>
 void backward(const PointSample& s, const T* grad_out, const T* x, const T* points, T* grad_x, T* grad_points) {
   const int64_t pixels = s.height * s.width;
-  parallel_for(s.images, 1, [=, &s](int64_t begin, int64_t end) {
+  parallel_for(s.images, grain_for(s.points * s.channels * 8), [=, &s](int64_t begin, int64_t end) {
     for (int64_t image = begin; image < end; ++image) {
       std::fill_n(grad_x + image * s.channels * pixels, s.channels * pixels, T(0));
       for (int64_t p = 0; p < s.points; ++p) {

@@ -4,8 +4,8 @@
 #include <cstring>
 #include <vector>
 
+#include "layout.h"
 #include "pages.h"
-#include "parallel.h"
 
 namespace detc {
 namespace {
@@ -56,7 +56,7 @@ void encode_one(const Rle& s, const uint8_t* bits, std::vector<int64_t>& slots, 
 }  // namespace
 
 void rle_encode_cpu(const Rle& s, const uint8_t* bits, int32_t* runs, int64_t* lengths) {
-  parallel_for(s.masks, 1, [=, &s](int64_t begin, int64_t end) {
+  parallel_for(s.masks, grain_for(s.height * s.width / 4), [=, &s](int64_t begin, int64_t end) {
     std::vector<int64_t> slots;
     std::vector<int32_t> changes;
     for (int64_t i = begin; i < end; ++i)
@@ -67,7 +67,7 @@ void rle_encode_cpu(const Rle& s, const uint8_t* bits, int32_t* runs, int64_t* l
 void rle_decode_cpu(const Rle& s, const int32_t* runs, const int64_t* lengths, uint8_t* bits) {
   const int64_t H = s.height, W = s.width, pixels = H * W;
   prefer_huge_pages(bits, s.masks * pixels);
-  parallel_for(s.masks, 1, [=, &s](int64_t begin, int64_t end) {
+  parallel_for(s.masks, grain_for(s.height * s.width / 4), [=, &s](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       uint8_t* out = bits + i * pixels;
       std::fill(out, out + pixels, uint8_t{0});
