@@ -51,14 +51,14 @@ void forward(const BoxIouArgs& args) {
   const T *a = static_cast<const T*>(args.a), *b = static_cast<const T*>(args.b);
   T* out = static_cast<T*>(args.out);
   if (args.aligned) {
-    parallel_for(args.batch * args.n, 1024, [&](int64_t from, int64_t to) {
+    parallel_for(args.batch * args.n, 16384, [&](int64_t from, int64_t to) {
       for (int64_t i = from; i < to; ++i) store(out + i, static_cast<A>(box_overlap<kind>(box_at<kind>(a + i * 4), box_at<kind>(b + i * 4))));
     });
     return;
   }
   for (int64_t image = 0; image < args.batch; ++image) {
     const Columns<A> columns = columns_of<kind>(b + image * args.m * 4, args.m);
-    parallel_for(args.n, args.m > 0 ? 32768 / args.m + 1 : args.n, [&](int64_t from, int64_t to) {
+    parallel_for(args.n, args.m > 0 ? 262144 / args.m + 1 : args.n, [&](int64_t from, int64_t to) {
       std::vector<A> row(args.m);
       for (int64_t i = from; i < to; ++i) {
         const int64_t at = image * args.n + i;
@@ -73,7 +73,7 @@ void forward(const BoxIouArgs& args) {
 template <IouKind kind, class T>
 void backward_side(const T* first, const T* second, const T* grad, T* out, int64_t batch, int64_t n, int64_t m, int64_t row_step, int64_t column_step, bool aligned) {
   using A = acc_t<T>;
-  parallel_for(batch * n, 64, [&](int64_t from, int64_t to) {
+  parallel_for(batch * n, aligned ? 4096 : 16384 / (m + 1) + 1, [&](int64_t from, int64_t to) {
     for (int64_t at = from; at < to; ++at) {
       A sum[4] = {};
       const int64_t image = n > 0 ? at / n : 0, i = at - image * n;

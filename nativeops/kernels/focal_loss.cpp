@@ -82,7 +82,7 @@ void forward(const FocalArgs& args) {
   const int64_t total = args.rows * args.classes, runs = (total + kRun - 1) / kRun;
   std::vector<double> sums(args.sum ? runs : 0);
   DETC_DISPATCH_FOCAL(args, A, {
-    parallel_for(runs, 8, [&](int64_t from, int64_t to) {
+    parallel_for(runs, 64, [&](int64_t from, int64_t to) {
       Run<T> run;
       for (int64_t r = from; r < to; ++r) {
         const int64_t begin = r * kRun, n = std::min(kRun, total - begin);
@@ -109,7 +109,7 @@ void backward(const FocalArgs& args) {
   const int64_t total = args.rows * args.classes, runs = (total + kRun - 1) / kRun;
   const T* grad = static_cast<const T*>(args.grad);
   DETC_DISPATCH_FOCAL(args, A, {
-    parallel_for(runs, 8, [&](int64_t from, int64_t to) {
+    parallel_for(runs, 64, [&](int64_t from, int64_t to) {
       Run<T> run;
       for (int64_t r = from; r < to; ++r) {
         const int64_t begin = r * kRun, n = std::min(kRun, total - begin);

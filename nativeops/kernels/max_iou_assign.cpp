@@ -60,10 +60,11 @@ void one_image(const MaxIouAssignArgs& args, int64_t image) {
   }
   const int64_t G = static_cast<int64_t>(truth.size()), blocks = (N + kBlock - 1) / kBlock;
   std::vector<A> highest(G, A(0));
+  const int64_t grain = 1 + 800 / (G + 1);  // blocks a thread: some 200 000 overlaps
   const bool claims = args.low_quality != LowQuality::none;
   if (claims) {
     std::mutex mutex;
-    parallel_for(blocks, 4, [&](int64_t from, int64_t to) {
+    parallel_for(blocks, grain, [&](int64_t from, int64_t to) {
       std::vector<A> mine(G, A(0));
       Block<A> block;
       for (int64_t b = from; b < to; ++b) {
@@ -79,7 +80,7 @@ void one_image(const MaxIouAssignArgs& args, int64_t image) {
       for (int64_t g = 0; g < G; ++g) highest[g] = std::max(highest[g], mine[g]);
     });
   }
-  parallel_for(blocks, 4, [&](int64_t from, int64_t to) {
+  parallel_for(blocks, grain, [&](int64_t from, int64_t to) {
     Block<A> block;
     for (int64_t b = from; b < to; ++b) {
       load_block(boxes + b * kBlock * 4, std::min(kBlock, N - b * kBlock), block);

@@ -15,6 +15,7 @@ namespace detc {
 namespace {
 
 constexpr int64_t kLanes = 32;  // kept boxes are compared in blocks of this many
+constexpr int64_t kParallelWork = 4000000;  // comparisons (some 0.2 ms) from which waking threads is worth it
 
 template <class A>
 struct Box {
@@ -149,14 +150,14 @@ class KeptRotated {
 // Greedy suppression over boxes given in order; calls keep(i) for every box that stays, stops after `limit`.
 template <class Boxes, class KeptBoxes, class Keep>
 void greedy(const Boxes& boxes, KeptBoxes kept, int64_t limit, const Keep& keep) {
-  constexpr int64_t kTile = 512;
   const int64_t n = static_cast<int64_t>(boxes.size());
-  std::vector<uint8_t> dead(kTile);
-  for (int64_t tile = 0; tile < n && kept.size() < limit; tile += kTile) {
-    const int64_t end = tile + kTile < n ? tile + kTile : n;
+  const int64_t size = std::clamp<int64_t>(n / 16, 512, 4096);
+  std::vector<uint8_t> dead(size);
+  for (int64_t tile = 0; tile < n && kept.size() < limit; tile += size) {
+    const int64_t end = std::min(tile + size, n);
     // Against what was kept before this tile: independent, so in parallel. Then within the tile, in order.
     const int64_t before = kept.size();
-    const int64_t grain = before * (end - tile) > 500000 ? 32 : kTile;
+    const int64_t grain = before * (end - tile) > kParallelWork ? 32 : size;
     parallel_for(end - tile, grain, [&](int64_t from, int64_t to) {
       for (int64_t i = from; i < to; ++i) dead[i] = before > 0 && kept.suppresses(0, before, boxes[tile + i]);
     });
@@ -284,9 +285,12 @@ void one_image(const NmsArgs& args, int64_t image) {
 
   std::vector<Scored<A>> chosen;
   const auto groups = group_by_class(classes, args.class_agnostic || (C == 1 && !labels));
+  int64_t work = 0;
+  for (const auto& members : groups) work += static_cast<int64_t>(members.size() * members.size()) / 2;
+  const int64_t grain = work > kParallelWork ? 1 : static_cast<int64_t>(groups.size());
   if (args.method == NmsMethod::hard) {
     std::vector<uint8_t> alive(M, 0);
-    parallel_for(static_cast<int64_t>(groups.size()), 1, [&](int64_t from, int64_t to) {
+    parallel_for(static_cast<int64_t>(groups.size()), grain, [&](int64_t from, int64_t to) {
       for (int64_t g = from; g < to; ++g) {
         const auto& members = groups[g];
         if (static_cast<int64_t>(members.size()) == M) {
@@ -302,7 +306,7 @@ void one_image(const NmsArgs& args, int64_t image) {
       if (alive[m]) chosen.push_back({score_at(m), m});
   } else {
     std::vector<std::vector<Scored<A>>> results(groups.size());
-    parallel_for(static_cast<int64_t>(groups.size()), 1, [&](int64_t from, int64_t to) {
+    parallel_for(static_cast<int64_t>(groups.size()), grain, [&](int64_t from, int64_t to) {
       for (int64_t g = from; g < to; ++g) {
         const auto& members = groups[g];
         std::vector<Shape> mine(members.size());
@@ -358,7 +362,9 @@ int64_t plain(const T* boxes, int64_t dimensions, const T* scores, int64_t n, do
 
 void batched_nms_cpu(const NmsArgs& args) {
   DETC_DISPATCH_FLOATING(args.dtype, T, {
-    parallel_for(args.batch, 1, [&](int64_t from, int64_t to) {
+    const int64_t scanned = args.num_boxes * args.num_classes, most = args.pre_topk > 0 ? std::min(args.pre_topk, scanned) : scanned;
+    const int64_t work = args.batch * (scanned + most * std::min(most, args.keep * args.num_classes) / 2);
+    parallel_for(args.batch, work > kParallelWork ? 1 : args.batch, [&](int64_t from, int64_t to) {
       for (int64_t image = from; image < to; ++image) {
         if (args.rotated) one_image<T, RotatedBox>(args, image); else one_image<T, Box<acc_t<T>>>(args, image);
       }

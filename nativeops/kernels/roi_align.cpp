@@ -24,7 +24,7 @@ using Eight = typename eight<A>::type;
 template <class A>
 std::vector<RoiTable<A>> make_tables(const RoiAlignArgs& args, bool backward) {
   std::vector<RoiTable<A>> tables(args.num_rois);
-  parallel_for(args.num_rois, 16, [&](int64_t from, int64_t to) {
+  parallel_for(args.num_rois, 128, [&](int64_t from, int64_t to) {
     for (int64_t r = from; r < to; ++r) tables[r] = make_roi_table<A>(args, r, kLanes<A>, backward);
   });
   return tables;

@@ -1,7 +1,7 @@
 """Proves that one library file serves several torch releases.
 
-For each release: a fresh virtual environment with that torch (and the torchvision that pip finds for it), the same
-``.so`` named by ``DETC_LIBRARY``, and the CPU tests of the native ops. Prints a Markdown table.
+For each release: a fresh virtual environment with that torch (and the torchvision that pip finds for it), the
+same ``.so`` named by ``DETC_LIBRARY``, and the CPU tests of the native ops. Prints a Markdown table.
 
     python -m detc.nativeops.tools.abi_matrix --work /tmp/abi 2.10.0 2.13.0 newest
 """
