@@ -137,6 +137,8 @@ def attribute(value: Value, name: str, span: Span, s: Scope) -> Value:
         fields = _level_fields(items, name)
     if name in fields:
         found = fields[name]
+        if isinstance(found, list):
+            found = [x if isinstance(x, Value) else Value(x, origin) for x in found]
         return found if isinstance(found, Value) else Value(found, origin)
     offered = f"it has: {', '.join(fields)}" if fields else f"a {kind_of(value)} has no fields"
     message = f"{show(value)} has no field `{name}`" if not is_wire(data) else f"a {kind_of(value)} has no `{name}`"
