@@ -134,16 +134,7 @@ def evaluate(
     Raises:
         DetError: DET0903 to DET0908 of the data.
     """
-    program.model.to(device)
-    program.infer_graph.to(device)
-    validator = Validator(
-        program,
-        data,
-        split=split,
-        device=device,
-        batch=batch,
-        workers=workers,
-        world=world,
-        channels_last=False,
-    )
-    return validator(limit, progress)
+    for module in (program.model, program.infer_graph):
+        module.to(device=torch.device(device), memory_format=torch.channels_last)
+    options: dict[str, Any] = {"split": split, "device": device, "batch": batch, "workers": workers}
+    return Validator(program, data, **options, world=world)(limit, progress)

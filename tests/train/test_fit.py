@@ -344,3 +344,12 @@ def test_curves_and_plain_lines(tmp_path, capsys):
     json.dumps(rows, allow_nan=False)
     draw_curves(rows, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+def test_a_compiled_step_trains_alike(tmp_path):
+    spec = recipe(epochs=EP(2))
+    run(tmp_path / "a", spec, compile=True, program=Program(noise=0.0))
+    run(tmp_path / "b", spec, program=Program(noise=0.0))
+    for (_, a), (_, b) in zip(losses(tmp_path / "a"), losses(tmp_path / "b"), strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
