@@ -148,6 +148,7 @@ def resolve_data(value: DataValue, report: Report, edits: list[Active]) -> DataS
         return None
     lines = pipelines(body)
     known = getattr(primitives.find("std.data", "DataFields"), "model_fields", {})
+    body.check_read((*known, "source", "classes", "active"), "data")
     fields: dict[str, Any] = {}
     for name, thunk in body.fields.items():
         if name in ("source", "classes"):

@@ -164,6 +164,10 @@ class Body:
         """A field's value, or None if it is not given."""
         return self.fields[name].get() if name in self.fields else None
 
+    def check_read(self, known: tuple[str, ...], kind: str) -> None:
+        """Report fields that neither the kind knows nor anything has asked for (DET0704)."""
+        self.check_known((*known, *(name for name, thunk in self.fields.items() if thunk.asked)), kind)
+
     def check_known(self, known: tuple[str, ...], kind: str) -> None:
         """Report fields that a declaration of this kind does not have (DET0704)."""
         for name, thunk in self.fields.items():

@@ -302,6 +302,8 @@ class Frame:
         )
 
     def _node(self, stmt: ast.NodeStmt, scope: Scope) -> None:
+        if stmt.role == "shadow":
+            raise error("DET0706", "`shadow node` is not implemented", stmt.span, "nothing would update it")
         name, index = stmt.target.name, self._index(stmt.target, scope)
         array = self.nodes.get(name)
         slot = self.names.get(name)

@@ -32,6 +32,11 @@ class Thunk:
         self.name, self.compute, self.span, self.report = name, compute, span, report
         self._value: Value | None = None
 
+    @property
+    def asked(self) -> bool:
+        """Whether something has asked for it."""
+        return self._value is not None
+
     def get(self) -> Value:
         """The value.
 
