@@ -89,7 +89,9 @@ def _apply_inline(frame: Frame, construct: Construct, inputs: Inputs, origin: Or
     if isinstance(construct.target, TemplateRef):
         decl = construct.target.decl
         if not isinstance(decl, ast.Template) or decl.kind not in ("component", "model"):
-            raise error("DET0312", f"`{construct.name}` cannot be applied", construct.origin, "it is no component")
+            raise error(
+                "DET0312", f"`{construct.name}` cannot be applied", construct.origin, "it is no component"
+            )
         from detc.compiler.frame import Frame as NewFrame
 
         path = frame.ctx.inline_path(frame.path, construct.name)
@@ -97,7 +99,9 @@ def _apply_inline(frame: Frame, construct: Construct, inputs: Inputs, origin: Or
         instance = Instance(frame.ctx, construct, path, via, Edits(), anonymous=not frame.ctx.testing)
         return frame.ctx.run(NewFrame(instance, frame, origin), inputs)
     if not issubclass(construct.target.cls, Op):
-        raise error("DET0312", f"`{construct.name}` cannot be applied to wires", construct.origin, "it is no op")
+        raise error(
+            "DET0312", f"`{construct.name}` cannot be applied to wires", construct.origin, "it is no op"
+        )
     if construct.target.cls.weighted and not frame.ctx.testing:
         raise error(
             "DET0312",
@@ -180,7 +184,12 @@ def _bind(frame: Frame, op: Op, inputs: Inputs, origin: Origin) -> list[tuple[Po
             bound.append((port, outside))
     if positional:
         wanted = ", ".join(p.name for p in ports)
-        raise error("DET0309", f"{op.name} takes {len(ports)} inputs ({wanted}), and {len(inputs)} are given", origin, "applied here")
+        raise error(
+            "DET0309",
+            f"{op.name} takes {len(ports)} inputs ({wanted}), and {len(inputs)} are given",
+            origin,
+            "applied here",
+        )
     return bound
 
 
@@ -218,9 +227,9 @@ def _convert(value: Value | None, port: Port, op: Op, origin: Origin) -> tuple[A
             "applied here",
             secondary=[(value.origin, f"{show(value)} comes from here")],
         )
-    if isinstance(t, Image) and not isinstance(t, accepted):
-        if isinstance(arg, Wire) and (Map in accepted or Pyramid in accepted):
-            arg, t = arg.part("pixels", t.pixels), t.pixels
+    pixels_wanted = Map in accepted or Pyramid in accepted
+    if isinstance(t, Image) and Image not in accepted and isinstance(arg, Wire) and pixels_wanted:
+        arg, t = arg.part("pixels", t.pixels), t.pixels
     if isinstance(t, Map) and Map not in accepted and Pyramid in accepted:
         arg, t = (arg,), Pyramid((t,))
     ok = isinstance(t, accepted)
@@ -256,7 +265,9 @@ def as_arg(value: Value) -> tuple[Arg, Type | None]:
         made = {k: as_arg(v) for k, v in fields.items()}
         if any(t is None for _, t in made.values()):
             return None, None
-        return {k: a for k, (a, _) in made.items()}, Struct("record", tuple((k, t) for k, (_, t) in made.items()))  # type: ignore[misc]
+        return {k: a for k, (a, _) in made.items()}, Struct(
+            "record", tuple((k, t) for k, (_, t) in made.items())
+        )  # type: ignore[misc]
     return None, None
 
 
@@ -270,7 +281,9 @@ def _with_origin(result: Type, op: Op, types: list[Type | None], origin: Origin,
         if op.channels_from is not None:
             source = ctx.origins_of(op).get(op.channels_from)
         if source is None:
-            same = [t for t in types if isinstance(t, Map) and t.channels == m.channels and t.origin is not None]
+            same = [
+                t for t in types if isinstance(t, Map) and t.channels == m.channels and t.origin is not None
+            ]
             source = same[0].origin if same else origin
         return replace(m, origin=source)
 
@@ -298,7 +311,11 @@ def _blame(
             sides.insert(0, (place, f"`{problem.param}` is given here"))
     direct = [s for s in sides if not s[0].span.source.library]
     here = (origin, f"{op.name} is applied here")
-    ordered = [*direct, here, *(s for s in sides if s not in direct)] if direct and origin.span.source.library else [here, *sides]
+    ordered = (
+        [*direct, here, *(s for s in sides if s not in direct)]
+        if direct and origin.span.source.library
+        else [here, *sides]
+    )
     unique: list[tuple[Origin, str]] = []
     for place, text in ordered:
         if all(p.span != place.span for p, _ in unique):

@@ -92,7 +92,9 @@ def _contains(left: Value, right: Value, origin: Origin) -> bool:
 
 def _per(left: Value, right: Value, origin: Origin) -> Rate:
     if not _is_number(left.data):
-        raise error("DET0301", f"`per` wants a number before it, not a {kind_of(left)}", left.origin, "given here")
+        raise error(
+            "DET0301", f"`per` wants a number before it, not a {kind_of(left)}", left.origin, "given here"
+        )
     if not isinstance(right.data, Quantity) or right.data.unit != "img":
         message = f"`per` wants a number of images after it, not {show(right)}"
         raise error("DET0701", message, right.origin, "expected something like 16img")
@@ -141,7 +143,9 @@ def whole(value: Value, what: str) -> int:
     """
     data = value.data
     if isinstance(data, bool) or not isinstance(data, (int, float, Fraction)):
-        raise error("DET0301", f"{what} must be an int, not a {kind_of(value)}", value.origin, f"{show(value)}")
+        raise error(
+            "DET0301", f"{what} must be an int, not a {kind_of(value)}", value.origin, f"{show(value)}"
+        )
     nearest = round(data)
     if abs(data - nearest) > WHOLE_TOLERANCE * max(1.0, abs(data)):
         raise error(

@@ -58,7 +58,12 @@ def build_primitive(construct: Construct, ctx: Elaborator, path: str, edits: Edi
         if edit is None:
             continue
         if not isinstance(edit.stmt, ast.SetStmt):
-            raise error("DET0406", f"`{name}` is a param of {cls.name}: only `set` changes it", edit.origin, "write `set`")
+            raise error(
+                "DET0406",
+                f"`{name}` is a param of {cls.name}: only `set` changes it",
+                edit.origin,
+                "write `set`",
+            )
         new = evaluate(edit.stmt.value, edit.scope)
         values[name] = Value(new.data, new.origin, values.get(name))
     for name, value in values.items():
@@ -113,12 +118,22 @@ def _named_args(construct: Construct, cls: type[Primitive], names: dict[str, str
             if near and before.endswith(name):
                 fix = Edit(Span(span.source, len(before) - len(name), len(before)), near)
             problems += error(
-                "DET0207", f"{cls.name} has no argument `{name}`", arg.origin, suggest_argument(name, list(names)), fix=fix
+                "DET0207",
+                f"{cls.name} has no argument `{name}`",
+                arg.origin,
+                suggest_argument(name, list(names)),
+                fix=fix,
             ).diagnostics
             continue
         if name in given:
             message = f"`{name}` is given twice"
-            problems += error("DET0207", message, arg.origin, "given again", secondary=[(given[name].origin, "first given here")]).diagnostics
+            problems += error(
+                "DET0207",
+                message,
+                arg.origin,
+                "given again",
+                secondary=[(given[name].origin, "first given here")],
+            ).diagnostics
             continue
         given[name] = arg
     if problems:
@@ -160,7 +175,9 @@ def _finding(e: Any, cls: type[Primitive], values: dict[str, Value], place: Orig
     name = loc[0] if loc else ""
     code = _CODES.get(e["type"], "DET0301")
     if e["type"] == "missing":
-        return error("DET0208", f"{cls.name} needs the argument `{name}`", place, f"`{name}` is missing here").diagnostics[0]
+        return error(
+            "DET0208", f"{cls.name} needs the argument `{name}`", place, f"`{name}` is missing here"
+        ).diagnostics[0]
     value = values.get(name)
     if value is None:
         return error(code, f"{cls.name}: {e['msg']}", place, "built here").diagnostics[0]
@@ -173,7 +190,7 @@ def _finding(e: Any, cls: type[Primitive], values: dict[str, Value], place: Orig
         bound = next(iter(e["ctx"].values()))
         message = f"`{name}` of {cls.name} must be {limits[e['type']]} {bound}, and is {show(value)}"
     elif e["type"] == "value_error":
-        message = f"`{name}` of {cls.name}: {str(e['ctx'].get('error', e['msg']))}"
+        message = f"`{name}` of {cls.name}: {e['ctx'].get('error', e['msg'])!s}"
     elif e["type"] in ("too_short", "too_long"):
         message = f"`{name}` of {cls.name}: {e['msg'][0].lower()}{e['msg'][1:]}"
     else:
@@ -183,7 +200,16 @@ def _finding(e: Any, cls: type[Primitive], values: dict[str, Value], place: Orig
 
 
 def _annotation_text(annotation: Any) -> str:
-    names = {int: "int", float: "float", str: "str", bool: "bool", Size: "size", Quantity: "quantity", Rate: "rate", type(None): "none"}
+    names = {
+        int: "int",
+        float: "float",
+        str: "str",
+        bool: "bool",
+        Size: "size",
+        Quantity: "quantity",
+        Rate: "rate",
+        type(None): "none",
+    }
     if annotation in names:
         return names[annotation]
     origin = typing.get_origin(annotation)
@@ -225,7 +251,9 @@ def _shape(data: Any, annotation: Any) -> Any:
     if origin is tuple and isinstance(data, list):
         inner = args[0] if args else Any
         many = len(args) == 2 and args[1] is Ellipsis
-        return tuple(_shape(x, inner if many or not args else args[min(i, len(args) - 1)]) for i, x in enumerate(data))
+        return tuple(
+            _shape(x, inner if many or not args else args[min(i, len(args) - 1)]) for i, x in enumerate(data)
+        )
     if origin is list and isinstance(data, list):
         return [_shape(x, args[0] if args else Any) for x in data]
     if annotation is Rate and isinstance(data, (int, float)) and not isinstance(data, bool):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from detc.compiler import dataflow, static
-from detc.compiler.dims import dim
 from detc.compiler.edits import Active, Claim, Edits, path_segments, unmatched
 from detc.compiler.elaborate import ALIGN, Elaborator, elaborate
 from detc.compiler.evaluate import evaluate
@@ -52,10 +51,16 @@ class ResolvedRun:
             return self.target
         found = self.module.lookup(name) if self.module is not None else None
         decls = self.module.decls if self.module is not None else {}
-        names = [n for n, d in decls.items() if isinstance(d, TemplateRef) and getattr(d.decl, "kind", "") == "target"]
+        names = [
+            n
+            for n, d in decls.items()
+            if isinstance(d, TemplateRef) and getattr(d.decl, "kind", "") == "target"
+        ]
         if not isinstance(found, TemplateRef) or getattr(found.decl, "kind", "") != "target":
             there = f"there are: {', '.join(names)}" if names else "the file declares none"
-            raise error("DET0801", f"there is no target `{name}`{did_you_mean(name, names)}", None, help=there)
+            raise error(
+                "DET0801", f"there is no target `{name}`{did_you_mean(name, names)}", None, help=there
+            )
         report = Report()
         spec = resolve_target(Construct(found, (), Origin(found.decl.name_span)), report, [])
         if report.errors or spec is None:
@@ -98,10 +103,25 @@ class CheckResult:
         if found is None:
             names = [n for n in self.runs if n]
             if not self.runs:
-                raise error("DET0906", "this file has no `run`", None, help="add: run { data = …  model = …  train = … }")
+                raise error(
+                    "DET0906",
+                    "this file has no `run`",
+                    None,
+                    help="add: run { data = …  model = …  train = … }",
+                )
             if name is None:
-                raise error("DET0906", f"this file has several runs: {', '.join(names)}", None, help="choose one with --run NAME")
-            raise error("DET0906", f"there is no run `{name}`{did_you_mean(name, names)}", None, help=f"there are: {', '.join(names)}")
+                raise error(
+                    "DET0906",
+                    f"this file has several runs: {', '.join(names)}",
+                    None,
+                    help="choose one with --run NAME",
+                )
+            raise error(
+                "DET0906",
+                f"there is no run `{name}`{did_you_mean(name, names)}",
+                None,
+                help=f"there are: {', '.join(names)}",
+            )
         return found
 
 
@@ -146,8 +166,20 @@ def check(
         if not isinstance(decl, ast.RunDecl):
             continue
         if decl.name in seen:
-            message = f"the run `{decl.name}` is declared twice" if decl.name else "there are two runs without a name"
-            report.add(*error("DET0205", message, decl.name_span, "declared again", secondary=[(seen[decl.name].name_span, "first here")]).diagnostics)
+            message = (
+                f"the run `{decl.name}` is declared twice"
+                if decl.name
+                else "there are two runs without a name"
+            )
+            report.add(
+                *error(
+                    "DET0205",
+                    message,
+                    decl.name_span,
+                    "declared again",
+                    secondary=[(seen[decl.name].name_span, "first here")],
+                ).diagnostics
+            )
             continue
         seen[decl.name] = decl
         if run is not None and decl.name != run:
@@ -168,7 +200,11 @@ def check(
 
 def _note_models(decl: ast.RunDecl, built: set[str]) -> None:
     for s in decl.body:
-        if isinstance(s, ast.WireStmt) and isinstance(s.value, ast.Call) and isinstance(s.value.func, ast.Ref):
+        if (
+            isinstance(s, ast.WireStmt)
+            and isinstance(s.value, ast.Call)
+            and isinstance(s.value.func, ast.Ref)
+        ):
             built.add(s.value.func.name)
 
 
@@ -178,7 +214,12 @@ def _loose_models(module: Module, built: set[str], result: CheckResult) -> None:
     for decl in module.file.decls:
         if not isinstance(decl, ast.Template) or decl.kind != "model" or decl.name in built:
             continue
-        if any(d.primary and d.primary.source is module.source and decl.span.start <= d.primary.start < decl.span.end for d in result.report.errors):
+        if any(
+            d.primary
+            and d.primary.source is module.source
+            and decl.span.start <= d.primary.start < decl.span.end
+            for d in result.report.errors
+        ):
             continue
         ref = module.decls[decl.name]
         assert isinstance(ref, TemplateRef)
@@ -201,7 +242,11 @@ def elaborate_alone(ref: TemplateRef, report: Report, classes: int = 80) -> Mode
     chain = levels(ref)
     for level in chain:
         base = level.applied
-        bound = {a.name or level.decl.params[i].name for i, a in enumerate(base.args)} if base is not None else set()
+        bound = (
+            {a.name or level.decl.params[i].name for i, a in enumerate(base.args)}
+            if base is not None
+            else set()
+        )
         for p in level.decl.params:
             if p.default is not None or p.name in bound or any(a.name == p.name for a in given):
                 continue
@@ -227,7 +272,9 @@ class _RunScope:
     def missing(self, name: str, span: Span) -> DetError:
         """The name is nowhere."""
         known = [*self.run.exprs, *self.module.visible()]
-        return error("DET0201", f"unknown name `{name}`", span, "not defined here" + did_you_mean(name, known))
+        return error(
+            "DET0201", f"unknown name `{name}`", span, "not defined here" + did_you_mean(name, known)
+        )
 
     def apply(self, callee: Value, inputs: Any, span: Span) -> Value:
         """No wires here."""
@@ -268,15 +315,26 @@ class _Run:
         before = len(self.report.errors)
         for stmt in self.decl.body:
             if not isinstance(stmt, ast.WireStmt) or len(stmt.targets) != 1:
-                self.report.add(*error("DET0706", "a run holds fields: data = …, model = …, train = …", stmt.span, "not legal here").diagnostics)
+                self.report.add(
+                    *error(
+                        "DET0706",
+                        "a run holds fields: data = …, model = …, train = …",
+                        stmt.span,
+                        "not legal here",
+                    ).diagnostics
+                )
                 continue
             name = stmt.targets[0].name
             if name in self.exprs:
-                self.report.add(*error("DET0307", f"`{name}` is given twice", stmt.span, "given again here").diagnostics)
+                self.report.add(
+                    *error("DET0307", f"`{name}` is given twice", stmt.span, "given again here").diagnostics
+                )
                 continue
             if name not in RUN_FIELDS:
                 label = "unknown field" + did_you_mean(name, RUN_FIELDS)
-                self.report.add(*error("DET0704", f"a run has no field `{name}`", stmt.targets[0].span, label).diagnostics)
+                self.report.add(
+                    *error("DET0704", f"a run has no field `{name}`", stmt.targets[0].span, label).diagnostics
+                )
                 continue
             self.exprs[name] = stmt
         self._read_sets()
@@ -285,16 +343,29 @@ class _Run:
         if constructs["target"] is not None:
             target = resolve_target(constructs["target"], self.report, self.edits["target"]) or target
         data = resolve_data(self.data, self.report, self.edits["data"]) if self.data is not None else None
-        train = resolve_train(constructs["train"], self.report, self.edits["train"]) if constructs["train"] else None
+        train = (
+            resolve_train(constructs["train"], self.report, self.edits["train"])
+            if constructs["train"]
+            else None
+        )
         if "model" not in self.exprs:
-            self.report.add(*error("DET0208", "a run needs a `model`", self.decl.span, "`model` is missing here").diagnostics)
+            self.report.add(
+                *error(
+                    "DET0208", "a run needs a `model`", self.decl.span, "`model` is missing here"
+                ).diagnostics
+            )
         if constructs["model"] is None:
             return None
         place = self.exprs["data"].span if "data" in self.exprs else self.decl.span
         align = dataflow.alignment(data) or ALIGN
         classes = data.classes if data is not None else ()
         model = elaborate(
-            constructs["model"], self.report, edits=self.edits["model"], align=align, masks=_has_masks(data), classes=classes
+            constructs["model"],
+            self.report,
+            edits=self.edits["model"],
+            align=align,
+            masks=_has_masks(data),
+            classes=classes,
         )
         if not classes:
             model.classes = classes = _classes_of(constructs["model"])
@@ -303,7 +374,11 @@ class _Run:
         if stmt.weights is not None:
             source = evaluate(stmt.weights, self.scope)
             if not isinstance(source.data, str):
-                self.report.add(*error("DET0301", f"`from` wants a str, not a {kind_of(source)}", source.origin, show(source)).diagnostics)
+                self.report.add(
+                    *error(
+                        "DET0301", f"`from` wants a str, not a {kind_of(source)}", source.origin, show(source)
+                    ).diagnostics
+                )
             else:
                 weights = (source.data, source.origin)
         if data is not None:
@@ -312,7 +387,9 @@ class _Run:
             self._cross_checks(model, data, train, align, Origin(place))
         if len(self.report.errors) > before:
             return None
-        return ResolvedRun(self.decl.name, model, data, train, target, classes, None, weights, align, self.module)
+        return ResolvedRun(
+            self.decl.name, model, data, train, target, classes, None, weights, align, self.module
+        )
 
     def _construct(self, name: str) -> Construct | None:
         if name not in self.exprs:
@@ -348,22 +425,43 @@ class _Run:
                 continue
             self.edits[name].append(active)
 
-    def _cross_checks(self, model: Model, data: DataSpec | None, train: TrainSpec | None, align: int, place: Origin) -> None:
+    def _cross_checks(
+        self, model: Model, data: DataSpec | None, train: TrainSpec | None, align: int, place: Origin
+    ) -> None:
         if train is not None:
             for rule in train.groups:
                 if not any(matches(rule.selector, name) for name in parameter_names(model)):
                     known = list(model.weights)
                     label = "no parameter matches" + did_you_mean(rule.selector, known)
                     assert rule.origin is not None
-                    self.report.add(*error("DET0702", f"the selector `{rule.selector}` matches nothing", rule.origin, label).diagnostics)
+                    self.report.add(
+                        *error(
+                            "DET0702", f"the selector `{rule.selector}` matches nothing", rule.origin, label
+                        ).diagnostics
+                    )
             for switch in train.switches:
                 if data is not None and switch.path == "data.active" and switch.value not in data.pipelines:
-                    label = f"{data.name} has: {', '.join(data.pipelines)}" + did_you_mean(str(switch.value), data.pipelines)
+                    label = f"{data.name} has: {', '.join(data.pipelines)}" + did_you_mean(
+                        str(switch.value), data.pipelines
+                    )
                     assert switch.origin is not None
-                    self.report.add(*error("DET0407", f"there is no pipeline `{switch.value}`", switch.origin, label).diagnostics)
+                    self.report.add(
+                        *error(
+                            "DET0407", f"there is no pipeline `{switch.value}`", switch.origin, label
+                        ).diagnostics
+                    )
             if not model.train.losses:
-                self.report.add(*error("DET0503", f"{model.name} has no loss, and this run trains it", place, "nothing to train").diagnostics)
-        stride = max((int(m.stride) for n in model.infer.nodes() for m in [n.type] if isinstance(m, Map)), default=1)
+                self.report.add(
+                    *error(
+                        "DET0503",
+                        f"{model.name} has no loss, and this run trains it",
+                        place,
+                        "nothing to train",
+                    ).diagnostics
+                )
+        stride = max(
+            (int(m.stride) for n in model.infer.nodes() for m in [n.type] if isinstance(m, Map)), default=1
+        )
         if data is not None and align % min(stride, ALIGN):
             self.report.add(
                 *error(
@@ -402,7 +500,9 @@ def command_line_edit(text: str, module: Module) -> tuple[str, Active]:
     stmt = ast.SetStmt(path=path, value=expr, span=span)
     scope = _TextScope(module)
     claim = Claim(path_text.strip(), Origin(span), "set")
-    return head, Active(stmt, path_segments(path, scope), scope, Origin(span), claim, layer=2_000_000, source="<body>")
+    return head, Active(
+        stmt, path_segments(path, scope), scope, Origin(span), claim, layer=2_000_000, source="<body>"
+    )
 
 
 class _TextScope:
@@ -419,7 +519,12 @@ class _TextScope:
 
     def missing(self, name: str, span: Span) -> DetError:
         """An unknown word in a value."""
-        return error("DET0201", f"unknown name `{name}`", span, "not defined" + did_you_mean(name, self.module.visible()))
+        return error(
+            "DET0201",
+            f"unknown name `{name}`",
+            span,
+            "not defined" + did_you_mean(name, self.module.visible()),
+        )
 
     def apply(self, callee: Value, inputs: Any, span: Span) -> Value:
         """No wires here."""
@@ -432,11 +537,17 @@ class _TextScope:
 
 def parameter_names(model: Model) -> list[str]:
     """Names of all parameters, `path.weight` and `path.bias`, as selectors see them."""
-    return [f"{path}.{name}" for path, w in model.weights.items() for name in getattr(w.op, "parameter_names", ("weight", "bias"))]
+    return [
+        f"{path}.{name}"
+        for path, w in model.weights.items()
+        for name in getattr(w.op, "parameter_names", ("weight", "bias"))
+    ]
 
 
 def _has_masks(data: DataSpec | None) -> bool:
-    return data is not None and any("masks" in s.step.writes for steps in data.pipelines.values() for s in steps)
+    return data is not None and any(
+        "masks" in s.step.writes for steps in data.pipelines.values() for s in steps
+    )
 
 
 def _classes_of(construct: Construct) -> tuple[str, ...]:

@@ -11,12 +11,16 @@ from detc.dsl.source import Origin
 REQUIRED = ("image", "boxes", "labels")
 
 
-def check_pipelines(data: DataSpec, report: Report, place: Origin, needs: frozenset[str] = frozenset()) -> None:
+def check_pipelines(
+    data: DataSpec, report: Report, place: Origin, needs: frozenset[str] = frozenset()
+) -> None:
     """Report steps that read what no earlier step wrote (DET0602), geometry behind padding (DET0603), and
     fields that the model's training needs and no step gives (DET0604)."""
     for name, steps in data.pipelines.items():
         have = _walk(name, steps, report)
-        wanted = set(REQUIRED) | (set(needs) & {"masks"}) if name not in ("val", "test", "predict") else {"image"}
+        wanted = (
+            set(REQUIRED) | (set(needs) & {"masks"}) if name not in ("val", "test", "predict") else {"image"}
+        )
         lacking = sorted(wanted - have)
         if lacking and steps:
             last = steps[-1].origin or place
@@ -57,7 +61,8 @@ def _walk(name: str, steps: tuple[NamedStep, ...], report: Report) -> set[str]:
                     f"the step `{item.name}` ({step.name}) reads {_list(lacking)}, and no step before it gives that",
                     origin,
                     f"needs {_list(lacking)}",
-                    help="; ".join(f"put steps.{_STEP[f]}() before it" for f in lacking[:1] if f in _STEP) or None,
+                    help="; ".join(f"put steps.{_STEP[f]}() before it" for f in lacking[:1] if f in _STEP)
+                    or None,
                 ).diagnostics
             )
         if step.geometric and padded is not None:

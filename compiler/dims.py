@@ -24,7 +24,7 @@ class Floor:
         return f"floor(({self.value}) / {self.divisor})"
 
 
-Atom = Union[str, Floor]
+Atom = str | Floor
 DimLike = Union["Dim", int]
 
 

@@ -48,7 +48,9 @@ class Segment:
             return bool(index)
         assert isinstance(self.select, tuple)
         if len(index) > 1:
-            return len(self.select) == len(index) and all(_selects(s, i) for s, i in zip(self.select, index, strict=True))
+            return len(self.select) == len(index) and all(
+                _selects(s, i) for s, i in zip(self.select, index, strict=True)
+            )
         return len(index) == 1 and any(_selects(s, index[0]) for s in self.select)
 
     def __str__(self) -> str:
@@ -137,7 +139,9 @@ KINDS = {
 }
 
 
-def activate(stmt: ast.Stmt, scope: Scope, layer: int, source: str, prefix: tuple[Segment, ...] = ()) -> Active:
+def activate(
+    stmt: ast.Stmt, scope: Scope, layer: int, source: str, prefix: tuple[Segment, ...] = ()
+) -> Active:
     """A written edit as an active one."""
     path = prefix + path_segments(edit_path(stmt), scope)
     origin = Origin(stmt.span, scope.via)

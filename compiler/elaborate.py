@@ -28,7 +28,9 @@ ALIGN = 32
 class Elaborator:
     """What one elaboration shares: the graph being built, weights, claims of edits, known paths."""
 
-    def __init__(self, report: Report, *, align: int = ALIGN, masks: bool = False, testing: bool = False) -> None:
+    def __init__(
+        self, report: Report, *, align: int = ALIGN, masks: bool = False, testing: bool = False
+    ) -> None:
         self.report, self.align, self.masks, self.testing = report, align, masks, testing
         self.phase = "infer"
         self.graph = DetGraph("infer")
@@ -102,7 +104,9 @@ class Elaborator:
     def loss(self, loss: Loss) -> None:
         """A named training output."""
         if any(x.name == loss.name for x in self.graph.losses):
-            raise error("DET0307", f"the loss `{loss.name}` is defined twice", loss.origin, "defined again here")
+            raise error(
+                "DET0307", f"the loss `{loss.name}` is defined twice", loss.origin, "defined again here"
+            )
         self.graph.losses.append(loss)
 
     def warn_unused(self, found: DetError, path: str, name: str) -> None:
@@ -149,7 +153,9 @@ class Elaborator:
         op = build_primitive(construct, self, path, below)
         return {n: Value(getattr(op, f), construct.origin) for n, f in field_names(type(op)).items()}
 
-    def member(self, value: Value, name: str, frame: Frame | None = None, span: Span | None = None) -> Value | None:
+    def member(
+        self, value: Value, name: str, frame: Frame | None = None, span: Span | None = None
+    ) -> Value | None:
         """Attributes of data sets; inputs that tests make."""
         if name.endswith("()"):
             return self._test_input(value, name[:-2], frame, span)
@@ -170,7 +176,12 @@ class Elaborator:
     def run(self, frame: Frame, inputs: Inputs) -> Value:
         """Run a frame inside the current one."""
         if self._depth > 60:
-            raise error("DET0210", f"{frame.instance.name} contains itself", frame.call, "components cannot be recursive")
+            raise error(
+                "DET0210",
+                f"{frame.instance.name} contains itself",
+                frame.call,
+                "components cannot be recursive",
+            )
         self._depth += 1
         try:
             self.frames.append(frame)
@@ -283,7 +294,12 @@ def _root_input(ctx: Elaborator, port: ast.InPort) -> Value:
     elif name == "instances":
         t = instances(ctx.masks)
     else:
-        raise error("DET0304", f"a model cannot take a {name or 'value'} as input", port.span, "use image or instances")
+        raise error(
+            "DET0304",
+            f"a model cannot take a {name or 'value'} as input",
+            port.span,
+            "use image or instances",
+        )
     ids = {"image": "image", "instances": "truth"}
     return Value(ctx.input(ids[name], t, origin), origin)
 

@@ -141,7 +141,9 @@ def attribute(value: Value, name: str, span: Span, s: Scope) -> Value:
             found = [x if isinstance(x, Value) else Value(x, origin) for x in found]
         return found if isinstance(found, Value) else Value(found, origin)
     offered = f"it has: {', '.join(fields)}" if fields else f"a {kind_of(value)} has no fields"
-    message = f"{show(value)} has no field `{name}`" if not is_wire(data) else f"a {kind_of(value)} has no `{name}`"
+    message = (
+        f"{show(value)} has no field `{name}`" if not is_wire(data) else f"a {kind_of(value)} has no `{name}`"
+    )
     raise error("DET0211", message, origin, offered + did_you_mean(name, fields))
 
 
@@ -176,7 +178,9 @@ def _level_fields(items: list[Value], name: str) -> dict[str, Any]:
         parts = [v.data.fields if isinstance(v.data, Bundle) else wire_fields(v.data) for v in items]
         if all(name in p for p in parts):
             wires = [p[name] for p in parts]
-            found[name] = [w if isinstance(w, Value) else Value(w, v.origin) for w, v in zip(wires, items, strict=True)]
+            found[name] = [
+                w if isinstance(w, Value) else Value(w, v.origin) for w, v in zip(wires, items, strict=True)
+            ]
     return found
 
 
@@ -193,7 +197,9 @@ def _module_member(ref: ModuleRef, name: str, span: Span, origin: Origin) -> Val
     nested = shared_module(f"{ref.name}.{name}")
     if nested is not None:
         return Value(ModuleRef(nested.name, nested), origin)
-    raise error("DET0203", f"`{ref.name}` has no `{name}`", origin, "not declared there" + did_you_mean(name, names))
+    raise error(
+        "DET0203", f"`{ref.name}` has no `{name}`", origin, "not declared there" + did_you_mean(name, names)
+    )
 
 
 def _index(e: ast.Index, s: Scope) -> Value:
@@ -292,7 +298,9 @@ def _std_op(name: str) -> PrimitiveRef:
     return PrimitiveRef(cls)
 
 
-def _apply_with_params(ref: PrimitiveRef, args: tuple[BoundArg, ...], span: Span, origin: Origin, s: Scope) -> Value:
+def _apply_with_params(
+    ref: PrimitiveRef, args: tuple[BoundArg, ...], span: Span, origin: Origin, s: Scope
+) -> Value:
     wires: Inputs = [(a.name, a.value) for a in args if is_wire(a.value.data)]
     params = tuple(a for a in args if not is_wire(a.value.data))
     return s.apply(Value(Construct(ref, params, origin), origin), wires, span)
@@ -347,7 +355,9 @@ def iterate(value: Value, origin: Origin) -> list[Value]:
     """
     items = elements(value)
     if items is None:
-        raise error("DET0301", f"cannot loop over a {kind_of(value)}", origin, "a list or a range is wanted here")
+        raise error(
+            "DET0301", f"cannot loop over a {kind_of(value)}", origin, "a list or a range is wanted here"
+        )
     return items
 
 
@@ -365,7 +375,9 @@ def truth(value: Value) -> bool:
             "this is a tensor, known only at run time",
         )
     if not isinstance(value.data, bool):
-        raise error("DET0301", f"a condition must be a bool, not a {kind_of(value)}", value.origin, show(value))
+        raise error(
+            "DET0301", f"a condition must be a bool, not a {kind_of(value)}", value.origin, show(value)
+        )
     return value.data
 
 
@@ -398,7 +410,10 @@ def _binary(e: ast.Binary, s: Scope) -> Value:
         return arith.binary(e.op, left, right, origin)
     if e.op not in ARITHMETIC:
         raise error(
-            "DET0313", f"`{e.op}` needs compile-time values", origin, "one side is a tensor, known only at run time"
+            "DET0313",
+            f"`{e.op}` needs compile-time values",
+            origin,
+            "one side is a tensor, known only at run time",
         )
     ref = _std_op(ARITHMETIC[e.op])
     wires = tuple(BoundArg(None, v, v.origin) for v in (left, right) if is_wire(v.data))
@@ -446,7 +461,9 @@ def _chain(e: ast.Chain, s: Scope) -> Value:
 
 
 def _using(e: ast.Using, s: Scope) -> Value:
-    raise error("DET0312", "`using` belongs behind an arrow: x -> node using weights", e.span, "not after `->`")
+    raise error(
+        "DET0312", "`using` belongs behind an arrow: x -> node using weights", e.span, "not after `->`"
+    )
 
 
 _EVALUATORS: dict[type, Any] = {

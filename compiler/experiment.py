@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,11 @@ class DataValue:
 
 
 def instance_body(
-    construct: Construct, report: Report, edits: list[Active], records: tuple[str, ...], blocks: tuple[str, ...]
+    construct: Construct,
+    report: Report,
+    edits: list[Active],
+    records: tuple[str, ...],
+    blocks: tuple[str, ...],
 ) -> Body:
     """Bind a declaration's params and read its fields."""
     ctx = Elaborator(report)
@@ -68,10 +73,8 @@ def finish(body: Body, edits: list[Active], report: Report) -> None:
 
 
 def _quiet(get: Any) -> None:
-    try:
+    with suppress(Poisoned):
         get()
-    except Poisoned:
-        pass
 
 
 # --- data --------------------------------------------------------------------------------------
@@ -130,10 +133,17 @@ def source_of(body: Body) -> DataSource:
     """
     value = body.value("source")
     if value is None:
-        raise error("DET0208", f"{body.instance.name} has no `source`", body.instance.construct.origin, "a data set needs a source")
+        raise error(
+            "DET0208",
+            f"{body.instance.name} has no `source`",
+            body.instance.construct.origin,
+            "a data set needs a source",
+        )
     cached = body.ctx.__dict__.setdefault("_source", {})
     if "source" not in cached:
-        cached["source"] = primitive(value, DataSource, body.ctx, "source", body.instance.edits.into("source")[1], "a data source")
+        cached["source"] = primitive(
+            value, DataSource, body.ctx, "source", body.instance.edits.into("source")[1], "a data source"
+        )
     found: DataSource = cached["source"]
     return found
 
@@ -205,7 +215,12 @@ class _Train:
             try:
                 built = primitive(item, Primitive, self.ctx, f"{block}.{name}", edits, what)
                 if not hasattr(built, attribute):
-                    raise error("DET0704", f"{type(built).name} is no {what}", item.origin, f"a {what} is wanted in `{block}`")
+                    raise error(
+                        "DET0704",
+                        f"{type(built).name} is no {what}",
+                        item.origin,
+                        f"a {what} is wanted in `{block}`",
+                    )
                 made[name] = built
             except DetError as problem:
                 self.report.add(*problem.diagnostics)
@@ -219,11 +234,23 @@ class _Train:
         optim = body.value("optim")
         for name, value in (("epochs", epochs), ("batch", batch), ("optim", optim)):
             if value is None:
-                raise error("DET0208", f"{body.instance.name} has no `{name}`", self.construct.origin, f"`{name}` is missing")
+                raise error(
+                    "DET0208",
+                    f"{body.instance.name} has no `{name}`",
+                    self.construct.origin,
+                    f"`{name}` is missing",
+                )
         assert optim is not None
-        optimiser = primitive(optim, Primitive, self.ctx, "optim", body.instance.edits.into("optim")[1], "an optimiser")
+        optimiser = primitive(
+            optim, Primitive, self.ctx, "optim", body.instance.edits.into("optim")[1], "an optimiser"
+        )
         if not hasattr(optimiser, "lr"):
-            raise error("DET0704", f"{type(optimiser).name} is no optimiser", optim.origin, "an optimiser is wanted here")
+            raise error(
+                "DET0704",
+                f"{type(optimiser).name} is no optimiser",
+                optim.origin,
+                "an optimiser is wanted here",
+            )
         lr = self.named("lr", "factor", "piece of a schedule")
         hooks = self.named("hooks", "module", "hook")
         every, late = self._validate()
@@ -243,7 +270,11 @@ class _Train:
             validate_every=every,
             validate_late=late,
             seed=self.field("seed", "int", 0),
-            fields={n: raw(body.fields[n].get()) for n in TRAIN_FIELDS[8:] if n in body.fields and n not in ("lr", "hooks")},
+            fields={
+                n: raw(body.fields[n].get())
+                for n in TRAIN_FIELDS[8:]
+                if n in body.fields and n not in ("lr", "hooks")
+            },
         )
         finish(body, self.edits, self.report)
         return spec
@@ -260,7 +291,12 @@ class _Train:
         if value is None:
             return Quantity(1, "ep"), None
         if not isinstance(value.data, dict):
-            raise error("DET0301", f"`validate` wants a record, not a {kind_of(value)}", value.origin, "{ every = 1ep }")
+            raise error(
+                "DET0301",
+                f"`validate` wants a record, not a {kind_of(value)}",
+                value.origin,
+                "{ every = 1ep }",
+            )
         found: dict[str, Quantity] = {}
         for name, item in value.data.items():
             if name not in ("every", "every_late"):
@@ -315,14 +351,23 @@ class _Train:
             at: Quantity = check_value(time, t, "a time", self.body.instance.chain[0].module).data
             place = Origin(stmt.time.span, scope.via)
             if at.unit == epochs.unit and not 0 <= at.value <= epochs.value:
-                raise error("DET0703", f"the time {at} is outside of the run (0 to {epochs})", place, f"this is {at}")
+                raise error(
+                    "DET0703", f"the time {at} is outside of the run (0 to {epochs})", place, f"this is {at}"
+                )
             for s in stmt.body:
                 if not isinstance(s, ast.SetStmt):
                     raise error("DET0706", "an `at` block holds `set` statements", s.span, "not a `set`")
                 path = ".".join([s.path.head, *(x.name or "" for x in s.path.segments)])
                 if path not in SWITCHABLE:
-                    label = f"only {', '.join(SWITCHABLE)} can change during a run" + did_you_mean(path, SWITCHABLE)
-                    raise error("DET0705", f"`{path}` cannot be switched while training", Origin(s.path.span, scope.via), label)
+                    label = f"only {', '.join(SWITCHABLE)} can change during a run" + did_you_mean(
+                        path, SWITCHABLE
+                    )
+                    raise error(
+                        "DET0705",
+                        f"`{path}` cannot be switched while training",
+                        Origin(s.path.span, scope.via),
+                        label,
+                    )
                 found.append(Switch(at, path, raw(evaluate(s.value, scope)), Origin(s.span, scope.via)))
         return found
 
@@ -372,25 +417,44 @@ def _target(construct: Construct, report: Report, edits: list[Active]) -> Target
         if name in _CHOICES:
             if data not in _CHOICES[name]:
                 options = ", ".join(map(show, _CHOICES[name]))
-                label = "not one of them" + (did_you_mean(data, _CHOICES[name]) if isinstance(data, str) else "")
-                raise error("DET0801", f"`{name}` must be one of {options}, not {show(value)}", value.origin, label)
+                label = "not one of them" + (
+                    did_you_mean(data, _CHOICES[name]) if isinstance(data, str) else ""
+                )
+                raise error(
+                    "DET0801", f"`{name}` must be one of {options}, not {show(value)}", value.origin, label
+                )
             found[name] = data
         elif name == "opset":
             if not isinstance(data, int) or not 13 <= data <= 23:
-                raise error("DET0801", f"`opset` must be 13 to 23, not {show(value)}", value.origin, "no such opset here")
+                raise error(
+                    "DET0801",
+                    f"`opset` must be 13 to 23, not {show(value)}",
+                    value.origin,
+                    "no such opset here",
+                )
             found[name] = data
         elif name == "image":
             if data == "dynamic" or data is None:
                 found[name] = None
                 continue
             if not isinstance(data, Size):
-                raise error("DET0801", f'`image` is a size or "dynamic", not {show(value)}', value.origin, "write 640x640")
+                raise error(
+                    "DET0801",
+                    f'`image` is a size or "dynamic", not {show(value)}',
+                    value.origin,
+                    "write 640x640",
+                )
             found[name] = data
         elif name == "batch":
             numbers = raw(value)
             low, high = (numbers[0], numbers[-1] + 1) if isinstance(numbers, list) else (numbers, numbers)
             if not isinstance(low, int) or not isinstance(high, int) or not 1 <= low <= high:
-                raise error("DET0804", f"`batch` is a number or a range from 1, not {show(value)}", value.origin, "1 .. 16")
+                raise error(
+                    "DET0804",
+                    f"`batch` is a number or a range from 1, not {show(value)}",
+                    value.origin,
+                    "1 .. 16",
+                )
             found[name] = (low, high)
     finish(body, edits, report)
     return TargetSpec(**found, stated=frozenset(body.fields))

@@ -39,7 +39,9 @@ class Block:
 class Body:
     """The resolved fields of one `data`, `train` or `target` instance."""
 
-    def __init__(self, instance: Instance, records: tuple[str, ...] = (), blocks: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, instance: Instance, records: tuple[str, ...] = (), blocks: tuple[str, ...] = ()
+    ) -> None:
         self.instance, self.ctx = instance, instance.ctx
         self.fields: dict[str, Thunk] = {}
         self.blocks: list[Block] = []
@@ -91,7 +93,12 @@ class Body:
                 pass
             case _:
                 word = type(stmt).__name__.removesuffix("Stmt").lower()
-                raise error("DET0706", f"`{word}` does not belong into a {kind} declaration", stmt.span, "not legal here")
+                raise error(
+                    "DET0706",
+                    f"`{word}` does not belong into a {kind} declaration",
+                    stmt.span,
+                    "not legal here",
+                )
 
     def _field(self, name: str, expr: ast.Expr, scope: ParamScope, span: Any) -> None:
         if name in self.fields:
@@ -191,9 +198,18 @@ def primitive(value: Value, base: type, ctx: Elaborator, path: str, edits: Edits
     data = value.data
     if isinstance(data, PrimitiveRef):
         data = Construct(data, (), value.origin)
-    if not isinstance(data, Construct) or not isinstance(data.target, PrimitiveRef) or not issubclass(data.target.cls, base):
+    if (
+        not isinstance(data, Construct)
+        or not isinstance(data.target, PrimitiveRef)
+        or not issubclass(data.target.cls, base)
+    ):
         shown = f"`{data.name}`" if isinstance(data, Construct) else f"a {kind_of(value)}"
-        raise error("DET0601" if base is Step else "DET0301", f"{what} is wanted here, not {shown}", value.origin, show(value))
+        raise error(
+            "DET0601" if base is Step else "DET0301",
+            f"{what} is wanted here, not {shown}",
+            value.origin,
+            show(value),
+        )
     return build_primitive(data, ctx, path, edits)
 
 
@@ -219,18 +235,29 @@ def pipelines(body: Body) -> dict[str, tuple[NamedStep, ...]]:
         edits = [s for s in stmt.body if isinstance(s, ast.EDITS)]
         for s in stmt.body:
             if s not in steps and s not in edits:
-                ctx.report.add(*error("DET0706", "a pipeline holds steps: name: Step(…)", s.span, "not a step").diagnostics)
+                ctx.report.add(
+                    *error(
+                        "DET0706", "a pipeline holds steps: name: Step(…)", s.span, "not a step"
+                    ).diagnostics
+                )
         if stmt.base is not None:
             derived.append(block)
             continue
         if steps and edits:
             ctx.report.add(
-                *error("DET0706", "a pipeline block either lists steps or edits them", edits[0].span, "an edit among steps").diagnostics
+                *error(
+                    "DET0706",
+                    "a pipeline block either lists steps or edits them",
+                    edits[0].span,
+                    "an edit among steps",
+                ).diagnostics
             )
         if edits and not steps:
             if name not in pending:
                 label = "no such pipeline" + did_you_mean(name, pending)
-                ctx.report.add(*error("DET0407", f"there is no pipeline `{name}` to edit", stmt.span, label).diagnostics)
+                ctx.report.add(
+                    *error("DET0407", f"there is no pipeline `{name}` to edit", stmt.span, label).diagnostics
+                )
                 for a in body.instance.edits.into("pipeline")[1].into(name)[1].items:
                     a.claim.excused = True
             continue
@@ -245,12 +272,19 @@ def pipelines(body: Body) -> dict[str, tuple[NamedStep, ...]]:
         assert stmt.base is not None
         if stmt.base.name not in pending:
             label = "no such pipeline" + did_you_mean(stmt.base.name, pending)
-            ctx.report.add(*error("DET0407", f"there is no pipeline `{stmt.base.name}`", stmt.base.span, label).diagnostics)
+            ctx.report.add(
+                *error(
+                    "DET0407", f"there is no pipeline `{stmt.base.name}`", stmt.base.span, label
+                ).diagnostics
+            )
             continue
         layer = ctx.next_layer()
         actives = [activate(s, block.scope, layer, "<body>") for s in stmt.body if isinstance(s, ast.EDITS)]
         outer = body.instance.edits.into("pipeline")[1].into(str(stmt.label))[1].items
-        base = [_Pending(p.name, p.value, p.scope, p.origin, Edits(list(p.edits.items))) for p in pending[stmt.base.name]]
+        base = [
+            _Pending(p.name, p.value, p.scope, p.origin, Edits(list(p.edits.items)))
+            for p in pending[stmt.base.name]
+        ]
         base += _unique_steps(ctx, [s for s in stmt.body if isinstance(s, ast.StepStmt)], block)
         pending[str(stmt.label)] = _edit_steps(ctx, str(stmt.label), base, [*actives, *outer])
         claims += [(a, [p.name for p in base]) for a in actives]
@@ -258,7 +292,11 @@ def pipelines(body: Body) -> dict[str, tuple[NamedStep, ...]]:
     for a, names in claims:  # edits of a step's fields arrive when the step is built
         if not a.claim.hits:
             label = "no such step" + did_you_mean(a.path[0].name, names)
-            ctx.report.add(*error("DET0407", f"`{a.claim.kind} {a.claim.text}` names no step", a.origin, label).diagnostics)
+            ctx.report.add(
+                *error(
+                    "DET0407", f"`{a.claim.kind} {a.claim.text}` names no step", a.origin, label
+                ).diagnostics
+            )
     return built
 
 
@@ -266,7 +304,11 @@ def _unique_steps(ctx: Elaborator, steps: list[ast.StepStmt], block: Block) -> l
     items: list[_Pending] = []
     for s in steps:
         if any(p.name == s.name for p in items):
-            ctx.report.add(*error("DET0205", f"the step `{s.name}` is there twice", s.span, "named again here").diagnostics)
+            ctx.report.add(
+                *error(
+                    "DET0205", f"the step `{s.name}` is there twice", s.span, "named again here"
+                ).diagnostics
+            )
         items.append(_Pending(s.name, s.value, block.scope, Origin(s.span, block.scope.via), Edits()))
     return items
 
@@ -287,7 +329,9 @@ def _edit_steps(ctx: Elaborator, pipeline: str, items: list[_Pending], edits: li
             continue
         if len(e.path) > 1:
             step = result[at]
-            result[at] = _Pending(step.name, step.value, step.scope, step.origin, Edits([*step.edits.items, e.enter()]))
+            result[at] = _Pending(
+                step.name, step.value, step.scope, step.origin, Edits([*step.edits.items, e.enter()])
+            )
             continue
         e.claim.hits += 1
         if isinstance(e.stmt, ast.RemoveStmt):
@@ -297,10 +341,18 @@ def _edit_steps(ctx: Elaborator, pipeline: str, items: list[_Pending], edits: li
         elif isinstance(e.stmt, ast.InsertStmt):
             new = _Pending(e.stmt.step.name, e.stmt.step.value, e.scope, e.origin, Edits())
             if any(p.name == new.name for p in result):
-                ctx.report.add(*error("DET0205", f"the step `{new.name}` is there already", e.origin, "inserted here").diagnostics)
+                ctx.report.add(
+                    *error(
+                        "DET0205", f"the step `{new.name}` is there already", e.origin, "inserted here"
+                    ).diagnostics
+                )
             result.insert(at + (e.stmt.where == "after"), new)
         else:
-            ctx.report.add(*error("DET0406", f"`{name}` is a step: set one of its fields", e.origin, f"write {name}.…").diagnostics)
+            ctx.report.add(
+                *error(
+                    "DET0406", f"`{name}` is a step: set one of its fields", e.origin, f"write {name}.…"
+                ).diagnostics
+            )
     return result
 
 
@@ -309,7 +361,14 @@ def _build(ctx: Elaborator, pipeline: str, items: list[_Pending]) -> tuple[Named
     for p in items:
         try:
             value = evaluate(p.value, p.scope)
-            step = primitive(value, Step, ctx, f"pipeline.{pipeline}.{p.name}", p.edits, f"the step `{p.name}`: a data step")
+            step = primitive(
+                value,
+                Step,
+                ctx,
+                f"pipeline.{pipeline}.{p.name}",
+                p.edits,
+                f"the step `{p.name}`: a data step",
+            )
             built.append(NamedStep(p.name, step, p.origin))
         except DetError as problem:
             ctx.report.add(*problem.diagnostics)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from detc.compiler import arith, apply
+from detc.compiler import apply, arith
 from detc.compiler.edits import Active, Edits, settle
 from detc.compiler.evaluate import Inputs, Scope, evaluate, interpolate, iterate, origin_of, truth
 from detc.compiler.graph import Loss
@@ -170,7 +170,9 @@ class Frame:
                 self._where(stmt, scope)
             case ast.SubBlock() if stmt.kind in PHASES and stmt.label is None:
                 if phase and stmt.kind != phase:
-                    raise error("DET0501", f"an `{stmt.kind}` block inside `{phase}`", stmt.span, "phases do not nest")
+                    raise error(
+                        "DET0501", f"an `{stmt.kind}` block inside `{phase}`", stmt.span, "phases do not nest"
+                    )
                 if stmt.kind == self.ctx.phase:
                     self._execute(stmt.body, scope, stmt.kind)
             case ast.SubBlock():
@@ -215,7 +217,9 @@ class Frame:
             if slot is not None and slot.array is not None:
                 slot.array.broken = True
             elif slot is None and target.indices and isinstance(stmt, ast.WireStmt):
-                self.names[target.name] = Slot(array=WireArray(target.name, broken=True), span=target.span, read=True)
+                self.names[target.name] = Slot(
+                    array=WireArray(target.name, broken=True), span=target.span, read=True
+                )
             elif slot is None:
                 self.names[target.name] = Slot(bad, span=target.span, read=True)
             if isinstance(stmt, ast.NodeStmt):
@@ -236,7 +240,11 @@ class Frame:
         name, index = target.name, self._index(target, scope)
         slot = self.names.get(name)
         if slot is None:
-            taken = name in self.nodes or self.instance.param(name) is not None if name in self._fixed() else False
+            taken = (
+                name in self.nodes or self.instance.param(name) is not None
+                if name in self._fixed()
+                else False
+            )
             if taken:
                 raise error("DET0205", f"`{name}` is a node or a param already", target.span, "assigned here")
             slot = self.names[name] = Slot(span=target.span)
@@ -312,7 +320,9 @@ class Frame:
         if index and array is None:
             array = self.nodes[name] = NodeArray(name, {})
         if name in self.names or (not index and array is not None) or isinstance(array, NodeHandle):
-            raise error("DET0205", f"the node `{name}` is declared twice", stmt.target.span, "declared again here")
+            raise error(
+                "DET0205", f"the node `{name}` is declared twice", stmt.target.span, "declared again here"
+            )
         if isinstance(array, NodeArray) and index in array.items:
             shown = f"{name}[{', '.join(map(str, index))}]"
             message = f"the node `{shown}` is declared twice"
@@ -337,12 +347,16 @@ class Frame:
         name = _path(self.path, stmt.target.name, index)
         self.ctx.know(f"loss.{name}")
         self.ctx.know(f"loss.{name}.weight")
-        if (removed := settle(own, name, self.ctx.report)) is not None and isinstance(removed.stmt, ast.RemoveStmt):
+        if (removed := settle(own, name, self.ctx.report)) is not None and isinstance(
+            removed.stmt, ast.RemoveStmt
+        ):
             return
         weight = 1.0
         for arg in stmt.args:
             if arg.name != "weight":
-                raise error("DET0207", f"a loss has no argument `{arg.name}`", arg.span, "a loss takes `weight`")
+                raise error(
+                    "DET0207", f"a loss has no argument `{arg.name}`", arg.span, "a loss takes `weight`"
+                )
             weight = self._number(evaluate(arg.value, scope))
         edit = settle(below.of_field("weight"), f"loss.{name}.weight", self.ctx.report)
         if edit is not None and isinstance(edit.stmt, ast.SetStmt):
@@ -350,12 +364,22 @@ class Frame:
         value = evaluate(stmt.value, scope)
         if not isinstance(value.data, Wire) or getattr(value.data.type, "shape", None) != ():
             what = show(value.data.type) if isinstance(value.data, Wire) else kind_of(value)
-            raise error("DET0304", f"a loss must be a scalar, not a {what}", origin_of(stmt.value, scope), "this is no scalar")
+            raise error(
+                "DET0304",
+                f"a loss must be a scalar, not a {what}",
+                origin_of(stmt.value, scope),
+                "this is no scalar",
+            )
         self.ctx.loss(Loss(name, value.data, weight, Origin(stmt.span, scope.via)))
 
     def _number(self, value: Value) -> float:
         if isinstance(value.data, bool) or not isinstance(value.data, (int, float)):
-            raise error("DET0301", f"a loss weight must be a number, not a {kind_of(value)}", value.origin, show(value))
+            raise error(
+                "DET0301",
+                f"a loss weight must be a number, not a {kind_of(value)}",
+                value.origin,
+                show(value),
+            )
         return float(value.data)
 
     def _output(self, stmt: ast.OutPort, scope: Any) -> None:
@@ -375,14 +399,18 @@ class Frame:
                 )
             value = found
         if stmt.name in self.outputs:
-            raise error("DET0307", f"the output `{stmt.name}` is assigned twice", origin, "assigned again here")
+            raise error(
+                "DET0307", f"the output `{stmt.name}` is assigned twice", origin, "assigned again here"
+            )
         if stmt.type is not None and value.data is not POISON:
             try:
                 value = check_port(value, stmt.type, stmt.name, self.instance.name, origin, stmt.span)
             except DetError as problem:
                 d = problem.diagnostics[0]
                 message = f"the output `{stmt.name}` is declared as {type_text(stmt.type)} and is a {kind_of(value)}"
-                raise error(d.code, message, origin, "declared here", secondary=[(value.origin, "computed here")]) from None
+                raise error(
+                    d.code, message, origin, "declared here", secondary=[(value.origin, "computed here")]
+                ) from None
         self.outputs[stmt.name] = value
 
     # --- applying ---
@@ -412,7 +440,11 @@ class BodyScope:
         slot = frame.names.get(name)
         if slot is not None:
             slot.read = True
-            return slot.value if slot.value is not None else Value(slot.array, Origin(slot.span or span, self.via))
+            return (
+                slot.value
+                if slot.value is not None
+                else Value(slot.array, Origin(slot.span or span, self.via))
+            )
         for lets in frame.lets[self.level :]:
             if name in lets:
                 return lets[name].get()
@@ -444,7 +476,9 @@ class BodyScope:
         known += [*frame.instance.param_names(self.level), *self.module.visible()]
         near = closest(name, known)
         label = "not defined in this component" + did_you_mean(name, known)
-        return error("DET0201", f"unknown name `{name}`", origin, label, fix=Edit(span, near) if near else None)
+        return error(
+            "DET0201", f"unknown name `{name}`", origin, label, fix=Edit(span, near) if near else None
+        )
 
     def apply(self, callee: Value, inputs: Inputs, span: Span) -> Value:
         """`inputs -> callee`."""
@@ -459,7 +493,12 @@ class BodyScope:
                 raise error("DET0312", message, Origin(span, self.via), "write x -> " + data.name)
             return data.member(name, Origin(span, self.via), self.frame)
         if isinstance(data, NodeArray) and name != "()":
-            raise error("DET0211", f"`{data.name}` is an array of nodes", Origin(span, self.via), f"write {data.name}[…].{name}")
+            raise error(
+                "DET0211",
+                f"`{data.name}` is an array of nodes",
+                Origin(span, self.via),
+                f"write {data.name}[…].{name}",
+            )
         return self.frame.ctx.member(value, name, self.frame, span)
 
 
@@ -481,9 +520,11 @@ def _definitions(body: Sequence[ast.Stmt], name: str) -> list[ast.Stmt]:
 
     found: list[ast.Stmt] = []
     for s in walk(tuple(body)):
-        if (isinstance(s, ast.WireStmt) and any(t.name == name for t in s.targets)) or (
-            isinstance(s, (ast.LetStmt, ast.InPort, ast.OutPort)) and s.name == name
-        ) or (isinstance(s, ast.NodeStmt) and s.target.name == name):
+        if (
+            (isinstance(s, ast.WireStmt) and any(t.name == name for t in s.targets))
+            or (isinstance(s, (ast.LetStmt, ast.InPort, ast.OutPort)) and s.name == name)
+            or (isinstance(s, ast.NodeStmt) and s.target.name == name)
+        ):
             found.append(s)
     return found
 
@@ -504,7 +545,13 @@ def _path(path: str, name: str, index: tuple[int, ...]) -> str:
 
 
 def _word(stmt: ast.Stmt) -> str:
-    words = {"StepStmt": "name:", "AtStmt": "at", "ExpectStmt": "expect", "StateStmt": "state", "NextStmt": "next"}
+    words = {
+        "StepStmt": "name:",
+        "AtStmt": "at",
+        "ExpectStmt": "expect",
+        "StateStmt": "state",
+        "NextStmt": "next",
+    }
     return words.get(type(stmt).__name__, type(stmt).__name__)
 
 
@@ -516,7 +563,9 @@ def unused_wires(frame: Frame) -> None:
         value = slot.value
         if value is not None and (value.data is POISON or not is_wire(value.data)):
             continue
-        found = error("DET0209", f"the wire `{name}` is never used", slot.span, "not read by anything", severity=WARNING)
+        found = error(
+            "DET0209", f"the wire `{name}` is never used", slot.span, "not read by anything", severity=WARNING
+        )
         frame.ctx.warn_unused(found, frame.path, name)
 
 

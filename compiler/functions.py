@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 from detc.compiler import types as T
 from detc.compiler.dims import Dim, dim
 from detc.compiler.primitives import find
-from detc.compiler.values import BoundArg, Labels, PrimitiveRef, Span1, Value, elements, is_wire, kind_of, raw, show
+from detc.compiler.values import (
+    BoundArg,
+    Labels,
+    PrimitiveRef,
+    Span1,
+    Value,
+    elements,
+    is_wire,
+    kind_of,
+    raw,
+    show,
+)
 from detc.dsl.diagnostics import error
 from detc.dsl.source import Origin
 
@@ -35,9 +46,13 @@ def call(name: str, args: tuple[BoundArg, ...], origin: Origin, scope: Scope) ->
         DetError: DET0301 or DET0309 for arguments that do not fit.
     """
     if name in TEST_INPUTS or name == "params":
-        made = scope.member(Value({a.name or str(i): a.value for i, a in enumerate(args)}, origin), f"{name}()", origin.span)
+        made = scope.member(
+            Value({a.name or str(i): a.value for i, a in enumerate(args)}, origin), f"{name}()", origin.span
+        )
         if made is None:
-            raise error("DET0312", f"`{name}(…)` can only be used in a test or a component", origin, "used here")
+            raise error(
+                "DET0312", f"`{name}(…)` can only be used in a test or a component", origin, "used here"
+            )
         return made
     if any(a.name for a in args):
         raise error("DET0207", f"`{name}` takes no named arguments", args[-1].origin, "named here")

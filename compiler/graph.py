@@ -15,7 +15,7 @@ from detc.compiler.types import Type
 from detc.compiler.values import Wire
 from detc.dsl.source import Origin
 
-Arg = Union[Wire, tuple["Arg", ...], dict[str, "Arg"], None]
+Arg = Union[Wire, tuple["Arg", ...], dict[str, "Arg"], None]  # noqa: UP007  (a forward name)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,13 @@ class NodeHandle:
         if self._instance is None:
             via = (self.construct.origin.span, *self.construct.origin.via)
             self._instance = Instance(
-                frame.ctx, self.construct, self.path, via, self.edits, frozen=self.frozen, anonymous=self.anonymous
+                frame.ctx,
+                self.construct,
+                self.path,
+                via,
+                self.edits,
+                frozen=self.frozen,
+                anonymous=self.anonymous,
             )
         return self._instance
 
@@ -71,7 +77,12 @@ class NodeHandle:
             if name in type(op).model_fields:
                 return Value(getattr(op, name), origin)
             fields = list(type(op).model_fields)
-            raise error("DET0211", f"{type(op).name} has no `{name}`", origin, "it has: " + ", ".join(fields) + did_you_mean(name, fields))
+            raise error(
+                "DET0211",
+                f"{type(op).name} has no `{name}`",
+                origin,
+                "it has: " + ", ".join(fields) + did_you_mean(name, fields),
+            )
         from detc.compiler.frame import BodyScope
         from detc.compiler.frame import Frame as NewFrame
 
@@ -96,7 +107,12 @@ class NodeHandle:
             return value
         nodes = [s.target.name for x in instance.chain for s in x.decl.body if isinstance(s, ast.NodeStmt)]
         known = [*nodes, *instance.param_names()]
-        raise error("DET0211", f"{instance.name} has no node or param `{name}`", origin, "it has: " + ", ".join(known) + did_you_mean(name, known))
+        raise error(
+            "DET0211",
+            f"{instance.name} has no node or param `{name}`",
+            origin,
+            "it has: " + ", ".join(known) + did_you_mean(name, known),
+        )
 
 
 @dataclass(eq=False)
@@ -117,10 +133,14 @@ class NodeArray:
             return Value(self.items[index], origin)
         known = ", ".join(f"[{', '.join(map(str, k))}]" for k in sorted(self.items)[:8])
         shown = f"{self.name}[{', '.join(map(str, index))}]"
-        raise error("DET0306", f"there is no node `{shown}`", origin, f"declared up to here: {known or 'none'}")
+        raise error(
+            "DET0306", f"there is no node `{shown}`", origin, f"declared up to here: {known or 'none'}"
+        )
 
 
-def make_handle(frame: Frame, stmt: ast.NodeStmt, name: str, index: tuple[int, ...], scope: Scope) -> NodeHandle:
+def make_handle(
+    frame: Frame, stmt: ast.NodeStmt, name: str, index: tuple[int, ...], scope: Scope
+) -> NodeHandle:
     """The node that a `node` statement declares, with slots filled and edits applied.
 
     Raises:
@@ -158,11 +178,18 @@ def make_handle(frame: Frame, stmt: ast.NodeStmt, name: str, index: tuple[int, .
                     edit.origin,
                     "name one of its params, or write `replace`",
                 )
-            raise error("DET0406", f"`{path}` is a node: use `replace {path} = …`", edit.origin, "`set` changes params only")
+            raise error(
+                "DET0406",
+                f"`{path}` is a node: use `replace {path} = …`",
+                edit.origin,
+                "`set` changes params only",
+            )
     if stmt.type is not None:
         place = edit.origin if edit is not None else given.origin if given is not None else construct.origin
         conforms(construct, stmt.type, scope.module, name, place, ctx.report)
-    weights = construct.weights or (evaluate(stmt.weights, scope) if stmt.weights is not None and given is None else None)
+    weights = construct.weights or (
+        evaluate(stmt.weights, scope) if stmt.weights is not None and given is None else None
+    )
     changed = settle(below.of_field("weights"), f"{path}.weights", ctx.report)
     if changed is not None and isinstance(changed.stmt, ast.SetStmt):
         weights = evaluate(changed.stmt.value, changed.scope)
@@ -170,7 +197,9 @@ def make_handle(frame: Frame, stmt: ast.NodeStmt, name: str, index: tuple[int, .
     ctx.know(f"{path}.weights")
     if weights is not None and weights.data is not None:
         if not isinstance(weights.data, str):
-            raise error("DET0301", f"`from` wants a str, not a {kind_of(weights)}", weights.origin, show(weights))
+            raise error(
+                "DET0301", f"`from` wants a str, not a {kind_of(weights)}", weights.origin, show(weights)
+            )
         ctx.source(path, weights.data, weights.origin)
     frozen = instance.frozen or stmt.role == "frozen"
     origin = Origin(stmt.target.span, scope.via)
@@ -188,7 +217,10 @@ def as_construct(value: Value, path: str) -> Construct:
         data = Construct(data, (), value.origin)
     buildable = isinstance(data, Construct) and (
         (isinstance(data.target, PrimitiveRef) and issubclass(data.target.cls, Op))
-        or (isinstance(data.target, TemplateRef) and getattr(data.target.decl, "kind", "") in ("component", "model"))
+        or (
+            isinstance(data.target, TemplateRef)
+            and getattr(data.target.decl, "kind", "") in ("component", "model")
+        )
     )
     if not buildable:
         raise error(

@@ -25,7 +25,12 @@ def find_interface(name: str, module: Module, span: Span) -> ast.InterfaceDecl:
     found = prelude(name)
     if isinstance(found, TemplateRef) and isinstance(found.decl, ast.InterfaceDecl):
         return found.decl
-    raise error("DET0201", f"unknown interface `{name}`", span, "not an interface" + did_you_mean(name, module.visible()))
+    raise error(
+        "DET0201",
+        f"unknown interface `{name}`",
+        span,
+        "not an interface" + did_you_mean(name, module.visible()),
+    )
 
 
 def conforms(
@@ -45,7 +50,10 @@ def conforms(
                 f"{construct.name} does not fit `{slot}: {t.name}`: {text}",
                 place,
                 f"{construct.name} is given here",
-                secondary=[(span, "the interface wants this"), (construct.target.decl.name_span, "declared here")],
+                secondary=[
+                    (span, "the interface wants this"),
+                    (construct.target.decl.name_span, "declared here"),
+                ],
             ).diagnostics
         )
 
@@ -64,15 +72,37 @@ def missing_ports(ref: TemplateRef, interface: ast.InterfaceDecl) -> list[tuple[
     for want in interface.body:
         if isinstance(want, ast.InPort):
             have = inputs.get(want.name)
-            found += _compare("input", want.name, want.type, have.type if have else None, have is not None, want.span, inputs)
+            found += _compare(
+                "input",
+                want.name,
+                want.type,
+                have.type if have else None,
+                have is not None,
+                want.span,
+                inputs,
+            )
         elif isinstance(want, ast.OutPort):
             port = outputs.get(want.name)
-            found += _compare("output", want.name, want.type, port.type if port else None, port is not None, want.span, outputs)
+            found += _compare(
+                "output",
+                want.name,
+                want.type,
+                port.type if port else None,
+                port is not None,
+                want.span,
+                outputs,
+            )
     return found
 
 
 def _compare(
-    kind: str, name: str, want: ast.TypeExpr | None, have: ast.TypeExpr | None, there: bool, span: Span, known: object
+    kind: str,
+    name: str,
+    want: ast.TypeExpr | None,
+    have: ast.TypeExpr | None,
+    there: bool,
+    span: Span,
+    known: object,
 ) -> list[tuple[str, Span]]:
     names = list(known)  # type: ignore[call-overload]
     if not there:

@@ -16,8 +16,8 @@ from detc.compiler import primitives
 from detc.compiler.values import Builtin, ModuleRef, PrimitiveRef, TemplateRef
 from detc.dsl import ast
 from detc.dsl.diagnostics import WARNING, Edit, Report, closest, did_you_mean, error
-from detc.dsl.tree_cache import parse_cached
 from detc.dsl.source import Source, Span
+from detc.dsl.tree_cache import parse_cached
 
 Named = TemplateRef | PrimitiveRef | ModuleRef | Builtin
 STDLIB = Path(__file__).resolve().parent.parent / "stdlib"
@@ -239,7 +239,9 @@ class Loader:
         module = Module(name)
         self._named[name] = module
         shown = [f"{root}/{f.relative_to(base).as_posix()}" for f in files]
-        module.members = [self.file(f, name, library=library, shown=s) for f, s in zip(files, shown, strict=True)]
+        module.members = [
+            self.file(f, name, library=library, shown=s) for f, s in zip(files, shown, strict=True)
+        ]
         return module
 
 
@@ -266,5 +268,7 @@ def unused_imports(module: Module, report: Report) -> None:
         names = [(item.alias, item.span)] if item.alias else [(n.alias, n.span) for n in item.names]
         for name, span in names:
             if name in module.imports and name not in module.used:
-                found = error("DET0209", f"`{name}` is imported and never used", span, "not used", severity=WARNING)
+                found = error(
+                    "DET0209", f"`{name}` is imported and never used", span, "not used", severity=WARNING
+                )
                 report.add(*found.diagnostics)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from detc.compiler.edits import Active, Edits, Segment, activate, settle
 from detc.compiler.evaluate import Inputs, evaluate, iterate, origin_of, truth
 from detc.compiler.modules import Module
-from detc.compiler.template import Level, Patch, levels, slots, walk
+from detc.compiler.template import Patch, levels, slots, walk
 from detc.compiler.typecheck import check_value, suggest_argument
 from detc.compiler.values import POISON, BoundArg, Construct, Poisoned, TemplateRef, Value
 from detc.dsl import ast
@@ -46,7 +46,12 @@ class Thunk:
         if self._value is None:
             if self in Thunk._active:
                 names = [t.name for t in Thunk._active[Thunk._active.index(self) :]] + [self.name]
-                raise error("DET0210", "values depend on each other: " + " -> ".join(names), self.span, "in this cycle")
+                raise error(
+                    "DET0210",
+                    "values depend on each other: " + " -> ".join(names),
+                    self.span,
+                    "in this cycle",
+                )
             Thunk._active.append(self)
             try:
                 self._value = self.compute()
@@ -65,7 +70,9 @@ class Thunk:
 class ParamScope:
     """The scope of params, edits and data/train fields: params of one level and its bases, no wires."""
 
-    def __init__(self, owner: Instance, level: int, extra: dict[str, Thunk] | None = None, module: Module | None = None) -> None:
+    def __init__(
+        self, owner: Instance, level: int, extra: dict[str, Thunk] | None = None, module: Module | None = None
+    ) -> None:
         self.owner, self.level, self.extra = owner, level, extra if extra is not None else {}
         self.module = module or owner.chain[level].module
         self.via = owner.via
@@ -81,11 +88,22 @@ class ParamScope:
         known = [*self.extra, *self.owner.param_names(self.level), *self.module.visible()]
         label = "not defined in this declaration" + did_you_mean(name, known)
         near = closest(name, known)
-        return error("DET0201", f"unknown name `{name}`", Origin(span, self.via), label, fix=Edit(span, near) if near else None)
+        return error(
+            "DET0201",
+            f"unknown name `{name}`",
+            Origin(span, self.via),
+            label,
+            fix=Edit(span, near) if near else None,
+        )
 
     def apply(self, callee: Value, inputs: Inputs, span: Span) -> Value:
         """No wires here."""
-        raise error("DET0313", "wires cannot be used here: a compile-time value is wanted", Origin(span, self.via), "applied here")
+        raise error(
+            "DET0313",
+            "wires cannot be used here: a compile-time value is wanted",
+            Origin(span, self.via),
+            "applied here",
+        )
 
     def member(self, value: Value, name: str, span: Span) -> Value | None:
         """Attributes of data objects."""
@@ -195,7 +213,9 @@ class Instance:
         for a in applied.args:
             name = a.name or next(names, None)
             if name is None:
-                message = f"{self.chain[depth].decl.name} takes {len(self.chain[depth].decl.params)} arguments"
+                message = (
+                    f"{self.chain[depth].decl.name} takes {len(self.chain[depth].decl.params)} arguments"
+                )
                 raise error("DET0212", message, Origin(a.span, self.via), "one too many")
 
             def make(a: ast.Arg = a) -> BoundArg:
@@ -255,7 +275,9 @@ class Instance:
 
     def _edited(self, edit: Active, old: Value | None, name: str) -> Value:
         if not isinstance(edit.stmt, ast.SetStmt):
-            raise error("DET0406", f"`{name}` is a param: only `set` changes it", edit.origin, "write `set … = …`")
+            raise error(
+                "DET0406", f"`{name}` is a param: only `set` changes it", edit.origin, "write `set … = …`"
+            )
         new = evaluate(edit.stmt.value, edit.scope)
         return Value(new.data, new.origin, old)
 
@@ -291,7 +313,12 @@ class Instance:
         for i, a in enumerate(patch.applied.args):
             name = a.name or (names[i] if i < len(names) else None)
             if name is None or name not in names:
-                raise error("DET0207", f"{patch.decl.name} has no such argument", a.span, suggest_argument(a.name or "", names))
+                raise error(
+                    "DET0207",
+                    f"{patch.decl.name} has no such argument",
+                    a.span,
+                    suggest_argument(a.name or "", names),
+                )
             given[name] = a
         for p in patch.decl.params:
 
@@ -308,7 +335,9 @@ class Instance:
             extra[p.name] = Thunk(p.name, compute, p.span, self.ctx.report)
         return scope
 
-    def _collect(self, body: tuple[ast.Stmt, ...], scope: ParamScope, layer: int, source: str) -> list[Active]:
+    def _collect(
+        self, body: tuple[ast.Stmt, ...], scope: ParamScope, layer: int, source: str
+    ) -> list[Active]:
         """The edits of a body, with `when` and `repeat` around them expanded."""
         found: list[Active] = []
         for stmt in body:
@@ -317,7 +346,11 @@ class Instance:
             elif isinstance(stmt, ast.SubBlock) and stmt.kind == "pipeline":
                 if stmt.base is None:
                     prefix = (Segment("pipeline"), Segment(str(stmt.label)))
-                    found += [activate(s, scope, layer, source, prefix) for s in stmt.body if isinstance(s, ast.EDITS)]
+                    found += [
+                        activate(s, scope, layer, source, prefix)
+                        for s in stmt.body
+                        if isinstance(s, ast.EDITS)
+                    ]
             elif not any(isinstance(s, ast.EDITS) for s in walk((stmt,))):
                 continue
             elif isinstance(stmt, ast.WhenStmt):

@@ -53,7 +53,9 @@ class Primitive(BaseModel):
 @cache
 def load_all() -> None:
     """Import every module named in the entry-point group, built-in ones first."""
-    points = sorted(entry_points(group="detc.primitives"), key=lambda p: (not p.value.startswith("detc."), p.name))
+    points = sorted(
+        entry_points(group="detc.primitives"), key=lambda p: (not p.value.startswith("detc."), p.name)
+    )
     for point in points:
         import_module(point.value.partition(":")[0])
 

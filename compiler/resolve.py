@@ -197,7 +197,9 @@ def model_text(model: Model, name: str = "Model") -> str:
         lines.append(f"  infer {{ output {out} = {_arg(arg, names)} }}")
     for loss in model.train.losses:
         target, _, index = _loss_target(loss.name)
-        lines.append(f"  train {{ loss {target}{index}(weight = {_number(float(loss.weight))}) = {_arg(loss.wire, names)} }}")
+        lines.append(
+            f"  train {{ loss {target}{index}(weight = {_number(float(loss.weight))}) = {_arg(loss.wire, names)} }}"
+        )
     return "\n".join([*writer.lines, *lines, "}", ""])
 
 
@@ -230,7 +232,12 @@ def _phases(model: Model) -> tuple[set[str], dict[str, set[str]]]:
     shared: set[str] = set()
     for node in model.infer.nodes():
         twin = train.get(node.id)
-        if twin is None or twin.op != node.op or twin.weights != node.weights or str(twin.args) != str(node.args):
+        if (
+            twin is None
+            or twin.op != node.op
+            or twin.weights != node.weights
+            or str(twin.args) != str(node.args)
+        ):
             continue
         sources = {w.node for a in node.args for w in _wires(a)}
         if all(s in shared for s in sources):
@@ -245,7 +252,9 @@ def _wires(arg: Arg) -> list[Wire]:
     return list(arg_wires(arg))
 
 
-def _ordered(model: Model, shared: set[str], only: dict[str, set[str]], names: dict[str, str]) -> list[tuple[str, str]]:
+def _ordered(
+    model: Model, shared: set[str], only: dict[str, set[str]], names: dict[str, str]
+) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for node in model.infer.nodes():
         if node.op is not None and node.id in shared:
@@ -259,7 +268,11 @@ def _ordered(model: Model, shared: set[str], only: dict[str, set[str]], names: d
 
 def data_text(data: DataSpec, name: str = "Data") -> str:
     """A data declaration."""
-    lines = [f"data {name} {{", f"  classes = {value_text(list(data.classes))}", f"  source = {primitive_text(data.source)}"]
+    lines = [
+        f"data {name} {{",
+        f"  classes = {value_text(list(data.classes))}",
+        f"  source = {primitive_text(data.source)}",
+    ]
     for key, value in data.fields.items():
         lines.append(f"  {key} = {value_text(value)}")
     if data.active != "train":
@@ -273,7 +286,12 @@ def data_text(data: DataSpec, name: str = "Data") -> str:
 
 def train_text(train: TrainSpec, name: str = "Train") -> str:
     """A train declaration."""
-    lines = [f"train {name} {{", f"  epochs = {train.epochs}", f"  batch = {train.batch}img", f"  optim = {primitive_text(train.optim)}"]
+    lines = [
+        f"train {name} {{",
+        f"  epochs = {train.epochs}",
+        f"  batch = {train.batch}img",
+        f"  optim = {primitive_text(train.optim)}",
+    ]
     if train.clip is not None:
         lines.append(f"  clip = {_number(float(train.clip))}")
     late = f", every_late = {train.validate_late}" if train.validate_late is not None else ""
@@ -305,7 +323,9 @@ def target_text(target: TargetSpec, name: str = "Target") -> str:
             continue
         value = getattr(target, f.name)
         if f.name == "batch" and value is not None:
-            lines.append(f"  batch = {value[0]} .. {value[1]}" if value[0] != value[1] else f"  batch = {value[0]}")
+            lines.append(
+                f"  batch = {value[0]} .. {value[1]}" if value[0] != value[1] else f"  batch = {value[0]}"
+            )
         elif f.name == "image":
             lines.append(f"  image = {value if value is not None else show('dynamic')}")
         else:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detc.compiler.edits import Edits
 from detc.compiler.elaborate import Elaborator
 from detc.compiler.evaluate import Inputs, evaluate, iterate, origin_of, truth
 from detc.compiler.frame import BodyScope, Frame
 from detc.compiler.modules import Loader, Module
 from detc.compiler.params import Instance
-from detc.compiler.edits import Edits
 from detc.compiler.values import Construct, Poisoned, TemplateRef, Value, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, Diagnostic, Report, error
@@ -54,7 +54,9 @@ def _run(decl: ast.TestDecl, module: Module, file: str) -> TestResult:
     for phase in ("infer", "train"):
         ctx = Elaborator(report, testing=True)
         ctx.begin(phase)
-        shell = ast.Template(kind="component", name=decl.name, body=(), span=decl.span, name_span=decl.name_span)
+        shell = ast.Template(
+            kind="component", name=decl.name, body=(), span=decl.span, name_span=decl.name_span
+        )
         construct = Construct(TemplateRef(shell, module), (), Origin(decl.name_span))
         frame = _TestFrame(Instance(ctx, construct, "", (), Edits()), None, Origin(decl.name_span))
         frame.result = result
@@ -68,7 +70,9 @@ def _run(decl: ast.TestDecl, module: Module, file: str) -> TestResult:
             pass
     result.problems = [*report.errors]
     if not result.expectations and not result.problems:
-        result.problems = list(error("DET0305", "this test expects nothing", decl.name_span, "no `expect` in it").diagnostics)
+        result.problems = list(
+            error("DET0305", "this test expects nothing", decl.name_span, "no `expect` in it").diagnostics
+        )
     return result
 
 
@@ -105,7 +109,12 @@ class _TestFrame(Frame):
             self.result.expectations += 1
         if truth(evaluate(stmt.condition, scope)):
             return
-        raise error("DET0305", "this does not hold", Origin(stmt.condition.span, scope.via), _sides(stmt.condition, scope))
+        raise error(
+            "DET0305",
+            "this does not hold",
+            Origin(stmt.condition.span, scope.via),
+            _sides(stmt.condition, scope),
+        )
 
     def _from_outside(self, name: str) -> Value | None:
         found = super()._from_outside(name)

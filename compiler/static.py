@@ -61,7 +61,14 @@ def _defined(body: tuple[ast.Stmt, ...]) -> Iterator[str]:
                 yield from (t.name for t in s.targets)
             case ast.NodeStmt():
                 yield s.target.name
-            case ast.InPort() | ast.OutPort() | ast.LetStmt() | ast.StepStmt() | ast.StateStmt() | ast.NextStmt():
+            case (
+                ast.InPort()
+                | ast.OutPort()
+                | ast.LetStmt()
+                | ast.StepStmt()
+                | ast.StateStmt()
+                | ast.NextStmt()
+            ):
                 yield s.name
             case ast.SubBlock():
                 yield s.kind
@@ -154,7 +161,7 @@ def _check_type(node: ast.TypeName, module: Module, report: Report) -> None:
     try:
         find_interface(node.name, module, node.span)
     except DetError:
-        if found is None and not node.name[0].islower():
-            report.add(*unknown_type(node, module).diagnostics)
-        elif found is None and node.name[0].islower() and closest(node.name, [*VALUE_TYPES, *WIRE_TYPES]):
+        if (found is None and not node.name[0].islower()) or (
+            found is None and node.name[0].islower() and closest(node.name, [*VALUE_TYPES, *WIRE_TYPES])
+        ):
             report.add(*unknown_type(node, module).diagnostics)

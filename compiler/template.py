@@ -47,7 +47,12 @@ def resolve_name(name: str, module: Module, span: Span, what: str) -> TemplateRe
     if found is None and head in module.broken:
         raise DetError  # the import has failed, and that is reported
     if found is None:
-        raise error("DET0201", f"unknown name `{name}`", span, f"no {what} of this name" + did_you_mean(name, module.visible()))
+        raise error(
+            "DET0201",
+            f"unknown name `{name}`",
+            span,
+            f"no {what} of this name" + did_you_mean(name, module.visible()),
+        )
     if not isinstance(found, TemplateRef):
         raise error("DET0301", f"`{name}` is no {what}", span, "it cannot be extended or applied here")
     return found
@@ -64,11 +69,22 @@ def levels(ref: TemplateRef) -> list[Level]:
     chain: list[Level] = []
     while True:
         if not isinstance(decl, ast.Template):
-            raise error("DET0301", f"`{decl.name}` cannot be built", decl.name_span, "not a component, model, data or train")
+            raise error(
+                "DET0301",
+                f"`{decl.name}` cannot be built",
+                decl.name_span,
+                "not a component, model, data or train",
+            )
         if any(level.decl is decl for level in chain):
             names = " -> ".join([*(x.decl.name for x in chain), decl.name])
-            raise error("DET0210", f"a declaration extends itself: {names}", decl.name_span, "the cycle starts here")
-        if chain and decl.kind != chain[0].decl.kind and {decl.kind, chain[0].decl.kind} != {"component", "model"}:
+            raise error(
+                "DET0210", f"a declaration extends itself: {names}", decl.name_span, "the cycle starts here"
+            )
+        if (
+            chain
+            and decl.kind != chain[0].decl.kind
+            and {decl.kind, chain[0].decl.kind} != {"component", "model"}
+        ):
             assert applied is not None
             message = f"a {chain[0].decl.kind} cannot extend the {decl.kind} `{decl.name}`"
             raise error("DET0403", message, applied.name_span, f"`{decl.name}` is a {decl.kind}")
@@ -79,7 +95,13 @@ def levels(ref: TemplateRef) -> list[Level]:
                 raise error("DET0301", f"`{mixin.name}` is no patch", mixin.name_span, "`with` wants patches")
             if patch.decl.kind != decl.kind:
                 message = f"`{mixin.name}` is a patch for a {patch.decl.kind}, not for a {decl.kind}"
-                raise error("DET0403", message, mixin.name_span, "applied here", secondary=[(patch.decl.name_span, "declared here")])
+                raise error(
+                    "DET0403",
+                    message,
+                    mixin.name_span,
+                    "applied here",
+                    secondary=[(patch.decl.name_span, "declared here")],
+                )
             level.patches.append(Patch(patch.decl, patch.module, mixin))
         chain.append(level)
         if decl.base is None:

@@ -30,7 +30,18 @@ from detc.dsl.source import Origin, Span
 VALUE_TYPES = (
     "int", "float", "bool", "str", "size", "labels", "list", "record", "quantity", "duration", "images", "rate", "any",
 )  # fmt: skip
-WIRE_TYPES = ("image", "map", "pyramid", "tensor", "boxes", "points", "instances", "proposals", "detections", "step")
+WIRE_TYPES = (
+    "image",
+    "map",
+    "pyramid",
+    "tensor",
+    "boxes",
+    "points",
+    "instances",
+    "proposals",
+    "detections",
+    "step",
+)
 
 
 def type_text(t: ast.TypeExpr) -> str:
@@ -42,7 +53,9 @@ def type_text(t: ast.TypeExpr) -> str:
     return t.name + ("?" if t.optional else "")
 
 
-def check_value(value: Value, t: ast.TypeExpr, what: str, module: Module, declared: Span | None = None) -> Value:
+def check_value(
+    value: Value, t: ast.TypeExpr, what: str, module: Module, declared: Span | None = None
+) -> Value:
     """`value` as a `t`, converted where that loses nothing (5 for a float, 96.0 for an int).
 
     Raises:
@@ -121,7 +134,9 @@ def _as(value: Value, t: ast.TypeName, what: str, module: Module, only: bool) ->
         return value
     if name in ("duration", "images") and number:
         unit = {"duration": "ep or it", "images": "img"}[name]
-        raise error("DET0701", f"{what} needs a unit", value.origin, f"write {show(value)}{unit.split()[0]} ({unit})")
+        raise error(
+            "DET0701", f"{what} needs a unit", value.origin, f"write {show(value)}{unit.split()[0]} ({unit})"
+        )
     if name == "labels":
         return _as_labels(value)
     simple: dict[str, Any] = {"bool": bool, "str": str, "size": Size, "record": dict}
@@ -157,7 +172,9 @@ def _as_labels(value: Value) -> Value | None:
         names = [v.data for v in data]
         for i, name in enumerate(names):
             if name in names[:i]:
-                raise error("DET0605", f"the class {show(name)} is listed twice", data[i].origin, "listed again here")
+                raise error(
+                    "DET0605", f"the class {show(name)} is listed twice", data[i].origin, "listed again here"
+                )
         return Value(Labels(tuple(names)), value.origin, value.was)
     return None
 
@@ -208,16 +225,19 @@ def check_port(value: Value, t: ast.TypeExpr, port: str, owner: str, call: Origi
         elif name == "pyramid" and (items := elements(value)) is not None:
             if all(isinstance(w.type, (Map, Tensor)) for w in wires_of(value.data)) and items:
                 return Value(items, value.origin)
-        elif isinstance(value.data, (Bundle, dict)) and name not in ("image", "map", "tensor", "pyramid"):
-            return value
-        elif elements(value) is not None and name in ("tensor", "boxes", "points", "proposals"):
+        elif (
+            isinstance(value.data, (Bundle, dict)) and name not in ("image", "map", "tensor", "pyramid")
+        ) or (elements(value) is not None and name in ("tensor", "boxes", "points", "proposals")):
             return value
     raise error(
         "DET0304",
         f"the input `{port}` of {owner} wants a {type_text(t)}, not a {kind_of(value)}",
         call,
         "applied here",
-        secondary=[(value.origin, f"the {kind_of(value)} comes from here"), (declared, f"declared as {type_text(t)}")],
+        secondary=[
+            (value.origin, f"the {kind_of(value)} comes from here"),
+            (declared, f"declared as {type_text(t)}"),
+        ],
     )
 
 

@@ -21,6 +21,8 @@ from typing import Union
 from detc.compiler.dims import Dim, DimLike, dim
 from detc.dsl.source import Origin
 
+BATCH = dim("B")
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -70,7 +72,7 @@ class Image:
     height: Dim
     width: Dim
     channels: int = 3
-    batch: Dim = dim("B")
+    batch: Dim = BATCH
 
     @property
     def pixels(self) -> Map:
@@ -100,7 +102,7 @@ class Struct:
         return self.kind
 
 
-Type = Union[Tensor, Map, Pyramid, Image, Struct]
+Type = Union[Tensor, Map, Pyramid, Image, Struct]  # noqa: UP007
 
 
 class Mismatch(Exception):
@@ -121,9 +123,6 @@ class Mismatch(Exception):
     ) -> None:
         super().__init__(message)
         self.message, self.code, self.inputs, self.param, self.help = message, code, inputs, param, help
-
-
-BATCH = dim("B")
 
 
 def tensor(*shape: DimLike | str, dtype: str = "float32", kind: str = "tensor") -> Tensor:

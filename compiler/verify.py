@@ -47,7 +47,11 @@ def compare(expected: Mapping[str, Any], found: Mapping[str, Any], name: str = "
         result.merge(_one(one, two, f"{name}[{b}]"))
     for key in expected:
         if key not in ("boxes", "scores", "labels", "valid") and key in found:
-            gap = float(np.abs(np.asarray(expected[key], np.float64) - np.asarray(found[key], np.float64)).max(initial=0.0))
+            gap = float(
+                np.abs(np.asarray(expected[key], np.float64) - np.asarray(found[key], np.float64)).max(
+                    initial=0.0
+                )
+            )
             if gap > 1e-3 and result.problem is None:
                 result.problem = f"the output `{key}` differs by {gap:.3g}"
     return result
@@ -69,13 +73,21 @@ def _one(expected: Mapping[str, Any], found: Mapping[str, Any], name: str) -> Co
         if j < 0 or gaps[j] > BOX_TOLERANCE:
             if score <= cut and (full or len(a["scores"]) != len(b["scores"])):
                 continue
-            best = f"the nearest differs by {gaps[j]:.3g} px" if j >= 0 and np.isfinite(gaps[j]) else "there is none with its label and score"
+            best = (
+                f"the nearest differs by {gaps[j]:.3g} px"
+                if j >= 0 and np.isfinite(gaps[j])
+                else "there is none with its label and score"
+            )
             result.problem = f"{name}: detection {i} (label {a['labels'][i]}, score {score:.4f}) has no counterpart: {best}"
             return result
         free[j] = False
         result.box = max(result.box, float(gaps[j]))
         result.score = max(result.score, float(abs(b["scores"][j] - score)))
-    extra = [j for j in np.flatnonzero(free) if b["scores"][j] > cut or not (full or len(a["scores"]) != len(b["scores"]))]
+    extra = [
+        j
+        for j in np.flatnonzero(free)
+        if b["scores"][j] > cut or not (full or len(a["scores"]) != len(b["scores"]))
+    ]
     if extra:
         j = int(extra[0])
         result.problem = f"{name}: an extra detection (label {b['labels'][j]}, score {b['scores'][j]:.4f})"

@@ -27,7 +27,9 @@ def why(run: ResolvedRun, path: str) -> str:
     known = [*model.decisions, *model.weights]
     tail = path.rsplit(".", 1)[-1]
     near = did_you_mean(path, known) or did_you_mean(path, [k for k in known if k.rsplit(".", 1)[-1] == tail])
-    raise error("DET0401", f"{model.name} has no path `{path}`{near}", None, help="`detc graph` lists the paths")
+    raise error(
+        "DET0401", f"{model.name} has no path `{path}`{near}", None, help="`detc graph` lists the paths"
+    )
 
 
 def _decision(d: Decision) -> str:
@@ -58,7 +60,9 @@ def _node(model: Model, path: str) -> str:
         if path == own or path.startswith(f"{own}.") or own.startswith(f"{path}."):
             lines.append(_line(f"from {text!r}", origin.span))
     for d in _direct(model.decisions.values(), path):
-        lines.append(f"  {d.path.removeprefix(path + '.')} = {d.history[0][1]}  ({d.history[0][0]} {d.history[0][2].span})")
+        lines.append(
+            f"  {d.path.removeprefix(path + '.')} = {d.history[0][1]}  ({d.history[0][0]} {d.history[0][2].span})"
+        )
     for graph in (model.infer, model.train):
         for node in graph.nodes():
             if node.weights == path:
@@ -67,4 +71,6 @@ def _node(model: Model, path: str) -> str:
 
 
 def _direct(decisions: Iterable[Decision], path: str) -> list[Decision]:
-    return [d for d in decisions if d.path.startswith(f"{path}.") and "." not in d.path.removeprefix(f"{path}.")]
+    return [
+        d for d in decisions if d.path.startswith(f"{path}.") and "." not in d.path.removeprefix(f"{path}.")
+    ]

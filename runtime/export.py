@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from detc.dsl.diagnostics import error
 
 if TYPE_CHECKING:
+    import onnx
     import torch
 
     from detc.compiler.backends.deploy import Deploy
@@ -65,7 +66,11 @@ def compile_to(
     """
     out = Path(out)
     if out.suffix not in SUFFIXES:
-        raise error("DET0906", f"cannot compile to `{out.name}`: the suffix says to what", help=f"one of {', '.join(SUFFIXES)}")
+        raise error(
+            "DET0906",
+            f"cannot compile to `{out.name}`: the suffix says to what",
+            help=f"one of {', '.join(SUFFIXES)}",
+        )
     if not out.parent.is_dir():
         raise error("DET0906", f"the folder {out.parent} does not exist")
     spec = run.find_target(target)
@@ -80,7 +85,11 @@ def compile_to(
 
         load_weights(program, weights)
     else:
-        warnings.warn(f"{run.model.name} is compiled without weights: they are random", RandomWeightsWarning, stacklevel=2)
+        warnings.warn(
+            f"{run.model.name} is compiled without weights: they are random",
+            RandomWeightsWarning,
+            stacklevel=2,
+        )
     program.model.eval()
     if out.suffix == ".py":
         return _python(program, run, out, verify, weights is not None)
@@ -91,9 +100,17 @@ def compile_to(
 
 def _refuse(spec: TargetSpec) -> None:
     if spec.precision != "fp32":
-        raise error("DET0802", f'precision = "{spec.precision}" cannot be exported yet: files are fp32', help='write precision = "fp32"')
+        raise error(
+            "DET0802",
+            f'precision = "{spec.precision}" cannot be exported yet: files are fp32',
+            help='write precision = "fp32"',
+        )
     if spec.nms in ("topk", "EfficientNMS_TRT"):
-        raise error("DET0802", f'nms = "{spec.nms}" cannot be exported yet', help='write nms = "native" or "NonMaxSuppression"')
+        raise error(
+            "DET0802",
+            f'nms = "{spec.nms}" cannot be exported yet',
+            help='write nms = "native" or "NonMaxSuppression"',
+        )
 
 
 def _deploy(program: Program, spec: TargetSpec, after: Callable[[str, Any], None] | None) -> Deploy:
@@ -126,7 +143,9 @@ def _write(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def _batches(run: ResolvedRun, deploy: Deploy, spec: TargetSpec, images: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+def _batches(
+    run: ResolvedRun, deploy: Deploy, spec: TargetSpec, images: Sequence[Path]
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Named image batches to verify on: real ones first, then random ones of other sizes."""
     import torch
 
@@ -152,7 +171,10 @@ def _batches(run: ResolvedRun, deploy: Deploy, spec: TargetSpec, images: Sequenc
     for i in range(RANDOM_IMAGES):
         h, w = (height, width) if i == 0 else (max(32, height * 3 // 4), max(32, width * 5 // 8))
         count = max(low, min(high, 2))
-        yield f"random image {h}x{w}", shaped(torch.randint(0, 256, (count, 3, h, w), generator=generator, dtype=torch.uint8))
+        yield (
+            f"random image {h}x{w}",
+            shaped(torch.randint(0, 256, (count, 3, h, w), generator=generator, dtype=torch.uint8)),
+        )
 
 
 def _validation_images(run: ResolvedRun) -> list[Path]:
@@ -170,7 +192,12 @@ def _validation_images(run: ResolvedRun) -> list[Path]:
     return []
 
 
-def _compare(batches: list[tuple[str, torch.Tensor]], expected: Callable[..., Any], found: Callable[..., Any], what: str) -> Comparison | None:
+def _compare(
+    batches: list[tuple[str, torch.Tensor]],
+    expected: Callable[..., Any],
+    found: Callable[..., Any],
+    what: str,
+) -> Comparison | None:
     import torch
 
     from detc.compiler.verify import Comparison, compare
@@ -190,7 +217,12 @@ def _compare(batches: list[tuple[str, torch.Tensor]], expected: Callable[..., An
     return total
 
 
-def _onnx(run: ResolvedRun, deploy: Deploy, spec: TargetSpec, out: Path, batches: list[tuple[str, torch.Tensor]]) -> Compiled:
+def export_onnx(program: Program, spec: TargetSpec) -> onnx.ModelProto:
+    """The ONNX model of a program as it stands: checked and simplified, not compared with torch."""
+    return _onnx_model(program.run, _deploy(program, spec, None), spec)
+
+
+def _onnx_model(run: ResolvedRun, deploy: Deploy, spec: TargetSpec) -> onnx.ModelProto:
     import torch
 
     from detc import __version__
@@ -200,7 +232,13 @@ def _onnx(run: ResolvedRun, deploy: Deploy, spec: TargetSpec, out: Path, batches
     exported = to_exported(deploy, spec)
     with torch.no_grad():
         outputs = list(deploy(example_input(deploy, spec)))
-    model = to_onnx(exported, spec, outputs, metadata_of(run.classes, run.text, deploy.pre, __version__))
+    return to_onnx(exported, spec, outputs, metadata_of(run.classes, run.text, deploy.pre, __version__))
+
+
+def _onnx(
+    run: ResolvedRun, deploy: Deploy, spec: TargetSpec, out: Path, batches: list[tuple[str, torch.Tensor]]
+) -> Compiled:
+    model = _onnx_model(run, deploy, spec)
     data = model.SerializeToString()
     comparison = None
     if batches:
@@ -211,12 +249,19 @@ def _onnx(run: ResolvedRun, deploy: Deploy, spec: TargetSpec, out: Path, batches
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         names = [o.name for o in session.get_outputs()]
         feed = session.get_inputs()[0].name
-        comparison = _compare(batches, deploy, lambda x: dict(zip(names, session.run(None, {feed: x.numpy()}), strict=True)), "ONNX model")
+        comparison = _compare(
+            batches,
+            deploy,
+            lambda x: dict(zip(names, session.run(None, {feed: x.numpy()}), strict=True)),
+            "ONNX model",
+        )
     _write(out, data)
     return Compiled(out, [out], comparison)
 
 
-def _exported(run: ResolvedRun, deploy: Deploy, spec: TargetSpec, out: Path, batches: list[tuple[str, torch.Tensor]]) -> Compiled:
+def _exported(
+    run: ResolvedRun, deploy: Deploy, spec: TargetSpec, out: Path, batches: list[tuple[str, torch.Tensor]]
+) -> Compiled:
     import io
     import json
 

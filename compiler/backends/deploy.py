@@ -40,7 +40,9 @@ def preprocessing(run: ResolvedRun, target: TargetSpec) -> Preprocessing:
             value = getattr(step, "fill", 0.0)
             fill = tuple(value) if isinstance(value, (list, tuple)) else (float(value),)
         size = getattr(step, "size", None)
-        if size is not None and getattr(step, "geometric", False) or getattr(step, "pads", False) and size is not None:
+        if (size is not None and getattr(step, "geometric", False)) or (
+            getattr(step, "pads", False) and size is not None
+        ):
             box = (size.height, size.width)
             stretch = getattr(step, "mode", "") == "exact" or stretch
     if target.image is not None:
@@ -61,7 +63,9 @@ class Deploy(nn.Module):
     own pixels; scores [B, K] falling; labels [B, K] int64; valid [B, K] bool.
     """
 
-    def __init__(self, inner: fx.GraphModule, pre: Preprocessing, classes: tuple[str, ...], layout: str = "nchw") -> None:
+    def __init__(
+        self, inner: fx.GraphModule, pre: Preprocessing, classes: tuple[str, ...], layout: str = "nchw"
+    ) -> None:
         super().__init__()
         self.inner, self.pre, self.classes, self.layout = inner, pre, classes, layout
 

@@ -39,4 +39,6 @@ def to_exported(deploy: Deploy, target: TargetSpec) -> ExportedProgram:
     """Trace the deployed module."""
     example = example_input(deploy, target)
     with torch.no_grad():
-        return export(deploy, (example,), dynamic_shapes={"image": dynamic_axes(deploy, target)}, strict=False)
+        return export(
+            deploy, (example,), dynamic_shapes={"image": dynamic_axes(deploy, target)}, strict=False
+        )

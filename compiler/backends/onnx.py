@@ -23,14 +23,20 @@ TRACE = "pkg.torch.onnx.stack_trace"
 FIRST_OPSET = 18
 
 
-def to_onnx(program: ExportedProgram, target: TargetSpec, outputs: Sequence[str], metadata: Mapping[str, str]) -> onnx.ModelProto:
+def to_onnx(
+    program: ExportedProgram, target: TargetSpec, outputs: Sequence[str], metadata: Mapping[str, str]
+) -> onnx.ModelProto:
     """The ONNX model of an exported deploy graph: checked, simplified, every node with its `.det` line.
 
     Raises:
         DetError: DET0802 for an opset or an op that cannot be had.
     """
     if target.opset < FIRST_OPSET:
-        raise error("DET0802", f"opset {target.opset} is not available: the exporter starts at {FIRST_OPSET}", help=f"write opset = {FIRST_OPSET}")
+        raise error(
+            "DET0802",
+            f"opset {target.opset} is not available: the exporter starts at {FIRST_OPSET}",
+            help=f"write opset = {FIRST_OPSET}",
+        )
     try:
         with _quiet():
             made = torch.onnx.export(
@@ -63,7 +69,7 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     """onnxsim's result, with places and functions kept; the model itself where onnxsim gives up."""
     import onnxsim
 
-    places = {n.name: [p for p in n.metadata_props] for n in model.graph.node}
+    places = {n.name: list(n.metadata_props) for n in model.graph.node}
     try:
         with _quiet():
             smaller, same = onnxsim.simplify(model, check_n=0)
@@ -98,7 +104,9 @@ def metadata_of(classes: tuple[str, ...], text: str, preprocessing: Any, version
         "classes": json.dumps(list(classes)),
         "spec": text,
         "detc": version,
-        "preprocessing": json.dumps({"box": preprocessing.box, "align": preprocessing.align, "fill": list(preprocessing.fill)}),
+        "preprocessing": json.dumps(
+            {"box": preprocessing.box, "align": preprocessing.align, "fill": list(preprocessing.fill)}
+        ),
     }
 
 
@@ -112,7 +120,11 @@ def _cause(problem: BaseException) -> str:
 def _quiet() -> Any:
     """Exporters print and log; users should read our words."""
     level = logging.getLogger().level
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:

@@ -82,7 +82,9 @@ class _Functions:
             full = target.__name__
             self.imports.add(f"import {full}" if full == used else f"import {full} as {used}")
             if full.startswith("detc.compiler"):
-                raise error("DET0802", f"{module.__name__} uses the module {full}, which cannot be written as source")
+                raise error(
+                    "DET0802", f"{module.__name__} uses the module {full}, which cannot be written as source"
+                )
             return used
         if inspect.isfunction(target) and target.__module__.startswith("detc.compiler"):
             return self.add(target)
@@ -91,7 +93,10 @@ class _Functions:
             if origin.startswith("detc.compiler"):
                 return self.add(target)
             if origin not in ("builtins", ""):
-                self.imports.add(f"from {origin} import {target.__name__}" + (f" as {used}" if target.__name__ != used else ""))
+                self.imports.add(
+                    f"from {origin} import {target.__name__}"
+                    + (f" as {used}" if target.__name__ != used else "")
+                )
             elif used == "Any":
                 self.imports.add("from typing import Any")
             return used
@@ -117,7 +122,9 @@ def _constructor(module: nn.Module, functions: _Functions) -> str:
     """An expression that makes a module of the same shape."""
     kind = type(module)
     if kind.__module__.startswith("torch.nn"):
-        return f"nn.{module!r}" if "\n" not in repr(module) else _from_signature(module, f"nn.{kind.__name__}")
+        return (
+            f"nn.{module!r}" if "\n" not in repr(module) else _from_signature(module, f"nn.{kind.__name__}")
+        )
     name = functions.add(kind)
     return _from_signature(module, name)
 
@@ -128,7 +135,10 @@ def _from_signature(module: nn.Module, name: str) -> str:
         if p.name == "self":
             continue
         if not hasattr(module, p.name):
-            raise error("DET0802", f"{type(module).__name__} cannot be written as source: `{p.name}` is not an attribute")
+            raise error(
+                "DET0802",
+                f"{type(module).__name__} cannot be written as source: `{p.name}` is not an attribute",
+            )
         value = getattr(module, p.name)
         if value != p.default:
             given.append(f"{p.name}={value!r}")
@@ -167,7 +177,11 @@ def python_source(graph: fx.GraphModule, name: str, title: str) -> str:
     place = ""
     for node in graph.graph.nodes:
         lines = [x for x in (node.stack_trace or "").splitlines() if ".det" in x]
-        here = lines[0].strip().removeprefix("File ").replace('"', "").replace(", line ", ":").split(", in")[0] if lines else ""
+        here = (
+            lines[0].strip().removeprefix("File ").replace('"', "").replace(", line ", ":").split(", in")[0]
+            if lines
+            else ""
+        )
         comment = f"  # {here}" if here and here != place else ""
         place = here or place
         if node.op == "call_module":
@@ -188,7 +202,9 @@ def python_source(graph: fx.GraphModule, name: str, title: str) -> str:
     parts = [
         HEADER.format(title=title, name=name),
         "from __future__ import annotations\n",
-        "\n".join([*[i for i in imports if i.startswith("import")], *[i for i in imports if i.startswith("from")]]),
+        "\n".join(
+            [*[i for i in imports if i.startswith("import")], *[i for i in imports if i.startswith("from")]]
+        ),
         "\n\n" + "\n\n".join(functions.sources.values()),
         _PUT,
         f"class {name}(nn.Module):",

@@ -50,7 +50,13 @@ class FoldedConv(Op):
         norm = tree.get_submodule(module_path(self.norm))
         scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
         folded = torch.nn.Conv2d(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
         ).to(device=conv.weight.device, dtype=conv.weight.dtype)
         bias = torch.zeros_like(norm.running_mean) if conv.bias is None else conv.bias.detach()
         with torch.no_grad():

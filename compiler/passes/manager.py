@@ -73,7 +73,12 @@ def _check_wire(graph: DetGraph, wire: Wire, reader: str, part_type: Callable[..
         raise PassError(f"{reader} reads {wire}, and {wire.node} has no such part") from problem
 
 
-def run(graph: DetGraph, passes: Sequence[Pass], ctx: Context, after: Callable[[str, DetGraph], None] | None = None) -> None:
+def run(
+    graph: DetGraph,
+    passes: Sequence[Pass],
+    ctx: Context,
+    after: Callable[[str, DetGraph], None] | None = None,
+) -> None:
     """Run passes in order; verify the graph after each and hand it to `after` (for `--print-after`).
 
     Raises:
@@ -86,13 +91,17 @@ def run(graph: DetGraph, passes: Sequence[Pass], ctx: Context, after: Callable[[
     for p in passes:
         lacking = [r for r in getattr(p, "requires", ()) if r not in have]
         if lacking:
-            raise PassError(f"{p.__name__} requires {', '.join(lacking)}; run so far: {', '.join(done) or 'none'}")
+            raise PassError(
+                f"{p.__name__} requires {', '.join(lacking)}; run so far: {', '.join(done) or 'none'}"
+            )
         before = graph_text(graph)
         changed = p(graph, ctx)
         try:
             verify(graph)
         except PassError as problem:
-            problem.add_note(f"after the pass {p.__name__} (before it: {', '.join(done) or 'none'})\n{graph_text(graph)}")
+            problem.add_note(
+                f"after the pass {p.__name__} (before it: {', '.join(done) or 'none'})\n{graph_text(graph)}"
+            )
             raise
         if not changed and graph_text(graph) != before:
             raise PassError(f"{p.__name__} changed the graph and says that it did not")

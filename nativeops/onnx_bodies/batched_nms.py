@@ -13,7 +13,13 @@ detc = Opset("detc", 1)
 
 @script(detc, default_opset=detc)
 def _plain(
-    boxes: FLOAT, scores: FLOAT, iou_threshold: float, score_threshold: float, keep: int, pre_topk: int, class_agnostic: int
+    boxes: FLOAT,
+    scores: FLOAT,
+    iou_threshold: float,
+    score_threshold: float,
+    keep: int,
+    pre_topk: int,
+    class_agnostic: int,
 ) -> tuple[FLOAT, FLOAT, INT64, INT64, BOOL]:
     b, s, l, i, v = detc.BatchedNMS(
         boxes,
@@ -66,7 +72,9 @@ def translate(
 ):
     """The exporter's rule."""
     if method != "hard":
-        raise NotImplementedError(f"batched_nms has no ONNX form for method={method!r}; use hard suppression in exported models")
+        raise NotImplementedError(
+            f"batched_nms has no ONNX form for method={method!r}; use hard suppression in exported models"
+        )
     options = {
         "iou_threshold": float(iou_threshold),
         "score_threshold": max(float(score_threshold), -3.0e38),
@@ -104,6 +112,7 @@ _HEAD = """
   count = Min (pool, most_n)
   best, at = TopK <axis = 1, largest = 1, sorted = 1> (ranked, count)
 """
+
 
 def _body(name: str, labelled: bool) -> str:
     inputs = "boxes, scores, labels" if labelled else "boxes, scores"

@@ -70,9 +70,13 @@ def translate(
     from onnxscript import opset18 as op
 
     if len(features) not in _BY_LEVELS:
-        raise NotImplementedError(f"multilevel_roi_align over {len(features)} levels has no ONNX form: 1 to {max(_BY_LEVELS)}")
+        raise NotImplementedError(
+            f"multilevel_roi_align over {len(features)} levels has no ONNX form: 1 to {max(_BY_LEVELS)}"
+        )
     if valid is None:
-        valid = op.GreaterOrEqual(op.ReduceSum(op.Abs(rois), op.Constant(value_ints=[2]), keepdims=0), op.Constant(value_float=0.0))
+        valid = op.GreaterOrEqual(
+            op.ReduceSum(op.Abs(rois), op.Constant(value_ints=[2]), keepdims=0), op.Constant(value_float=0.0)
+        )
     return _BY_LEVELS[len(features)](
         *features,
         rois,
@@ -91,7 +95,8 @@ def translate(
 def _body(levels: int) -> str:
     """The function for `levels` feature maps. RoiAlign's scale is a plain attribute, so boxes are scaled before it."""
     names = [f"f{i}" for i in range(levels)]
-    lines = [f"""<domain: "detc", opset_import: ["": 18]>
+    lines = [
+        f"""<domain: "detc", opset_import: ["": 18]>
 MultilevelRoiAlign{levels} <scales, pooled_height, pooled_width, sampling_ratio, half, canonical_scale, canonical_level> ({", ".join(names)}, rois, valid) => (out)
 {{
   zero = Constant <value_ints: ints = [0]> ()
@@ -150,7 +155,8 @@ MultilevelRoiAlign{levels} <scales, pooled_height, pooled_width, sampling_ratio,
   channels = Slice (f_shape, one, two)
   total = Mul (batch, count)
   pooled_shape = Concat <axis = 0> (total, channels, ph, pw)
-  out_0 = Expand (zero_f, pooled_shape)"""]
+  out_0 = Expand (zero_f, pooled_shape)"""
+    ]
     for i, name in enumerate(names):
         lines.append(f"""  number_{i} = Constant <value_float: float = {i}.0> ()
   at_{i} = Equal (level_1, number_{i})
@@ -170,7 +176,10 @@ MultilevelRoiAlign{levels} <scales, pooled_height, pooled_width, sampling_ratio,
   out = Reshape (out_{levels}, final_shape)
 }}""")
     text = "\n".join(lines)
-    safe, const = "  safe = Max (ratio, floor_ratio)\n", "  floor_ratio = Constant <value_float: float = 1e-20> ()\n"
+    safe, const = (
+        "  safe = Max (ratio, floor_ratio)\n",
+        "  floor_ratio = Constant <value_float: float = 1e-20> ()\n",
+    )
     return text.replace(safe + const, const + safe)
 
 

@@ -27,7 +27,7 @@ class _Box(Op):
 
 
 def small_graph() -> DetGraph:
-    """image -> backbone.stem -> backbone.stage[0].conv -> +stem -> head.cls / head.reg -> loss, detections."""
+    """image -> backbone (stem, stage[0].conv, + stem) -> head (cls, reg) -> a loss and detections."""
     graph = DetGraph("train")
     graph.add(Node("image", None, (), Image(dim("H"), dim("W")), HERE))
 
