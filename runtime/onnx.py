@@ -96,7 +96,7 @@ def open_session(path: Path, *, device: str, threads: int | None) -> Any:
     try:
         return ort_session(path, sess_options=options, providers=[*wanted, "CPUExecutionProvider"])
     except Exception as fault:  # ONNX Runtime's exceptions have no common base of their own
-        if type(fault).__module__.startswith("onnxruntime"):
+        if type(fault).__module__.startswith(("onnxruntime", "google.protobuf")):
             reason = str(fault).splitlines()[0]
             raise error("DET0903", f"{path} cannot be opened by ONNX Runtime", notes=[reason]) from fault
         raise
