@@ -10,6 +10,7 @@ from detc.compiler.edits import Edits
 from detc.compiler.evaluate import Inputs
 from detc.compiler.graph import Arg, Node
 from detc.compiler.handles import NodeArray, NodeHandle
+from detc.compiler.inputs import from_outside
 from detc.compiler.ops.base import Op, Port
 from detc.compiler.params import Instance
 from detc.compiler.types import Image, Map, Mismatch, Pyramid, Struct, Tensor, Type
@@ -204,7 +205,7 @@ def _by_name(frame: Frame, name: str) -> Value | None:
     if slot is not None:
         slot.read = True
         return slot.value if slot.value is not None else Value(slot.array, frame.call)
-    return frame._from_outside(name)
+    return from_outside(frame, name)
 
 
 def _group(op: Op, types: list[Type | None]) -> list[Any]:

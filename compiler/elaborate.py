@@ -225,6 +225,7 @@ def elaborate(
     Findings go to `report`; the result is meaningful only if it holds no errors.
     """
     from detc.compiler.frame import Frame, unused_wires
+    from detc.compiler.inputs import ports_of
 
     ctx = Elaborator(report, align=align, masks=masks)
     graphs: dict[str, DetGraph] = {}
@@ -238,7 +239,7 @@ def elaborate(
             via = (construct.origin.span, *construct.origin.via)
             instance = Instance(ctx, construct, "", via, Edits(list(edits or [])))
             frame = Frame(instance, None, construct.origin)
-            inputs: Inputs = [(p.name, _root_input(ctx, p)) for p in frame.ports()]
+            inputs: Inputs = [(p.name, _root_input(ctx, p)) for p in ports_of(frame)]
             ctx.run(frame, inputs)
             for name, value in frame.outputs.items():
                 _add_output(ctx, name, value)

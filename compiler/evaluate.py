@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Protocol
 
 from detc.compiler import arith, functions
+from detc.compiler.attributes import attribute
 from detc.compiler.modules import Module, Named
 from detc.compiler.spec import Quantity, Size
-from detc.compiler.types import Image, Map, Pyramid, Struct, Tensor
 from detc.compiler.values import (
     POISON,
     BoundArg,
     Builtin,
-    Bundle,
     Construct,
     Labels,
-    ModuleRef,
     Poisoned,
     PrimitiveRef,
     Span1,
     TemplateRef,
     Value,
-    Wire,
     WireArray,
     elements,
     is_wire,
@@ -31,8 +27,7 @@ from detc.compiler.values import (
     show,
 )
 from detc.dsl import ast
-from detc.dsl.diagnostics import DetError, did_you_mean, error
-from detc.dsl.parser import parse_expression
+from detc.dsl.diagnostics import DetError, error
 from detc.dsl.source import Origin, Span
 
 Inputs = list[tuple[str | None, Value]]
@@ -107,99 +102,6 @@ def _ref(e: ast.Ref, s: Scope) -> Value:
 
 def _attr(e: ast.Attr, s: Scope) -> Value:
     return attribute(evaluate(e.value, s), e.name, e.span, s)
-
-
-def attribute(value: Value, name: str, span: Span, s: Scope) -> Value:
-    """`value.name`.
-
-    Raises:
-        DetError: DET0211 with the names that there are.
-    """
-    special = s.member(value, name, span)
-    if special is not None:
-        return special
-    data, origin = value.data, Origin(span, s.via)
-    fields: dict[str, Any] = {}
-    if isinstance(data, (dict, Bundle)):
-        record = data if isinstance(data, dict) else data.fields
-        if name in record:
-            return record[name]
-        fields = dict(record)
-    elif isinstance(data, ModuleRef):
-        return _module_member(data, name, span, origin)
-    elif isinstance(data, Size):
-        fields = {"width": data.width, "height": data.height}
-    elif isinstance(data, Quantity):
-        fields = {"value": data.value}
-    elif isinstance(data, Wire):
-        fields = wire_fields(data)
-    elif (items := elements(value)) is not None and items and all(is_wire(v.data) for v in items):
-        fields = _level_fields(items, name)
-    if name in fields:
-        found = fields[name]
-        if isinstance(found, list):
-            found = [x if isinstance(x, Value) else Value(x, origin) for x in found]
-        return found if isinstance(found, Value) else Value(found, origin)
-    offered = f"it has: {', '.join(fields)}" if fields else f"a {kind_of(value)} has no fields"
-    message = (
-        f"{show(value)} has no field `{name}`" if not is_wire(data) else f"a {kind_of(value)} has no `{name}`"
-    )
-    raise error("DET0211", message, origin, offered + did_you_mean(name, fields))
-
-
-def wire_fields(wire: Wire) -> dict[str, Any]:
-    """What can be written after the dot of a wire."""
-    t = wire.type
-    if isinstance(t, Map):
-        return {"channels": t.channels, "stride": t.stride, "height": t.height, "width": t.width}
-    if isinstance(t, Image):
-        return {
-            "pixels": wire.part("pixels", t.pixels),
-            "size": wire.part("size", Tensor((t.batch, functions.TWO), kind="size")),
-            "channels": t.channels,
-            "height": t.height,
-            "width": t.width,
-        }
-    if isinstance(t, Pyramid):
-        return {"channels": [m.channels for m in t.maps], "strides": [m.stride for m in t.maps]}
-    if isinstance(t, Struct):
-        return {n: wire.part(n, f) for n, f in t.fields}
-    return {"shape": list(t.shape)}
-
-
-def _level_fields(items: list[Value], name: str) -> dict[str, Any]:
-    plural = {"channels": "channels", "strides": "stride", "heights": "height", "widths": "width"}
-    found: dict[str, Any] = {}
-    for many, one in plural.items():
-        values = [wire_fields(v.data).get(one) if isinstance(v.data, Wire) else None for v in items]
-        if all(v is not None for v in values):
-            found[many] = [Value(x, v.origin) for x, v in zip(values, items, strict=True)]
-    if name not in found and all(isinstance(v.data, (Bundle, Wire)) for v in items):
-        parts = [v.data.fields if isinstance(v.data, Bundle) else wire_fields(v.data) for v in items]
-        if all(name in p for p in parts):
-            wires = [p[name] for p in parts]
-            found[name] = [
-                w if isinstance(w, Value) else Value(w, v.origin) for w, v in zip(wires, items, strict=True)
-            ]
-    return found
-
-
-def _module_member(ref: ModuleRef, name: str, span: Span, origin: Origin) -> Value:
-    from detc.compiler.modules import shared_module
-
-    if ref.module is not None:
-        found = ref.module.export(name)
-        if found is not None:
-            return named(found, origin)
-        names = ref.module.exports()
-    else:
-        names = []
-    nested = shared_module(f"{ref.name}.{name}")
-    if nested is not None:
-        return Value(ModuleRef(nested.name, nested), origin)
-    raise error(
-        "DET0203", f"`{ref.name}` has no `{name}`", origin, "not declared there" + did_you_mean(name, names)
-    )
 
 
 def _index(e: ast.Index, s: Scope) -> Value:
@@ -485,20 +387,4 @@ _EVALUATORS: dict[type, Any] = {
     ast.Chain: _chain,
     ast.Using: _using,
 }
-_BRACES = re.compile(r"\{([^{}]+)\}")
-
-
-def interpolate(text: str, s: Scope) -> str:
-    """A message with its `{expressions}` filled in."""
-
-    def fill(match: re.Match[str]) -> str:
-        try:
-            value = evaluate(parse_expression(match.group(1), "<message>"), s)
-        except (DetError, Poisoned):
-            return match.group(0)
-        return value.data if isinstance(value.data, str) else show(value)
-
-    return _BRACES.sub(fill, text)
-
-
-__all__ = ["Inputs", "Labels", "Local", "Scope", "attribute", "evaluate", "interpolate", "iterate", "truth"]
+__all__ = ["Inputs", "Labels", "Local", "Scope", "attribute", "evaluate", "iterate", "truth"]

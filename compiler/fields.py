@@ -9,7 +9,8 @@ from typing import Any
 from detc.compiler.build_op import build_primitive
 from detc.compiler.edits import Active, Edits, Segment, activate, settle
 from detc.compiler.elaborate import Elaborator
-from detc.compiler.evaluate import evaluate, interpolate, truth
+from detc.compiler.evaluate import evaluate, truth
+from detc.compiler.messages import interpolate
 from detc.compiler.params import Instance, ParamScope, Thunk
 from detc.compiler.primitives import Primitive
 from detc.compiler.spec import NamedStep, Step

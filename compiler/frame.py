@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from detc.compiler import apply, arith
 from detc.compiler.edits import Active, Edits, settle
-from detc.compiler.evaluate import Inputs, Scope, evaluate, interpolate, iterate, origin_of, truth
+from detc.compiler.evaluate import Inputs, Scope, evaluate, iterate, origin_of, truth
 from detc.compiler.graph import Loss
 from detc.compiler.handles import NodeArray, NodeHandle, make_handle
+from detc.compiler.inputs import Slot, bind_inputs
+from detc.compiler.messages import interpolate
 from detc.compiler.params import Instance, ParamScope, Thunk
+from detc.compiler.scope import BodyScope
 from detc.compiler.template import phase_of_names
 from detc.compiler.typecheck import check_port, type_text
 from detc.compiler.values import (
@@ -28,24 +30,13 @@ from detc.compiler.values import (
     wires_of,
 )
 from detc.dsl import ast
-from detc.dsl.diagnostics import WARNING, DetError, Edit, closest, did_you_mean, error
+from detc.dsl.diagnostics import WARNING, DetError, did_you_mean, error
 from detc.dsl.source import Origin, Span
 
 if TYPE_CHECKING:
     from detc.compiler.elaborate import Elaborator
 
 PHASES = ("train", "infer")
-
-
-@dataclass(eq=False)
-class Slot:
-    """A name defined in a frame: a value or an array, with the place of its definition."""
-
-    value: Value | None = None
-    array: WireArray | None = None
-    span: Span | None = None
-    places: dict[tuple[int, ...], Span] = field(default_factory=dict)
-    read: bool = False
 
 
 class Frame:
@@ -69,7 +60,7 @@ class Frame:
         Raises:
             DetError: for what abandons the whole application (inputs that do not bind).
         """
-        self._bind_inputs(inputs)
+        bind_inputs(self, inputs)
         for depth in reversed(range(len(self.instance.chain))):
             self._execute(self.instance.chain[depth].decl.body, self.scopes[depth], "")
         if not self.outputs:
@@ -77,70 +68,6 @@ class Frame:
         if len(self.outputs) == 1:
             return next(iter(self.outputs.values()))
         return Value(Bundle(self.instance.name, dict(self.outputs)), self.call)
-
-    def ports(self) -> list[ast.InPort]:
-        """Input ports in this phase, bases first."""
-        found: dict[str, ast.InPort] = {}
-        for level in reversed(self.instance.chain):
-            for stmt in _phase_statements(level.decl.body, self.ctx.phase):
-                if isinstance(stmt, ast.InPort):
-                    found.setdefault(stmt.name, stmt)
-        return list(found.values())
-
-    def _bind_inputs(self, inputs: Inputs) -> None:
-        ports = {p.name: p for p in self.ports()}
-        given: dict[str, Value] = {}
-        free = [n for n in ports if all(n != name for name, _ in inputs)]
-        positional = [v for name, v in inputs if name is None]
-        if len(positional) == 1 and isinstance(positional[0].data, Bundle) and len(ports) > 1:
-            fields = positional[0].data.fields
-            matching = {k: v for k, v in fields.items() if k in ports}
-            if len(matching) > 1:
-                given.update(matching)
-                positional, free = [], []
-        if len(positional) > len(free):
-            raise error(
-                "DET0309",
-                f"{self.instance.name} takes {len(ports)} inputs, and {len(inputs)} are given",
-                self.call,
-                "applied here",
-                secondary=[(p.span, "input declared here") for p in list(ports.values())[:2]],
-            )
-        given.update(zip(free, positional, strict=False))
-        for name, value in inputs:
-            if name is None:
-                continue
-            if name not in ports:
-                label = "no such input" + did_you_mean(name, ports)
-                raise error("DET0207", f"{self.instance.name} has no input `{name}`", self.call, label)
-            given[name] = value
-        for name, port in ports.items():
-            value = given.get(name)
-            if value is None:
-                value = self._from_outside(name)
-            if value is None:
-                raise error(
-                    "DET0309",
-                    f"the input `{name}` of {self.instance.name} is not given, and there is no wire `{name}` here",
-                    self.call,
-                    "applied here",
-                    secondary=[(port.span, "declared here")],
-                    help=f"pass it: (…, {name} = …) -> …, or name a wire `{name}`",
-                )
-            if value.data is POISON:
-                raise Poisoned
-            value = check_port(value, port.type, name, self.instance.name, self.call, port.span)
-            self.names[name] = Slot(value, span=port.span, read=True)
-
-    def _from_outside(self, name: str) -> Value | None:
-        frame = self.caller
-        while frame is not None:
-            slot = frame.names.get(name)
-            if slot is not None:
-                slot.read = True
-                return slot.value if slot.value is not None else Value(slot.array, self.call)
-            frame = frame.caller
-        return None
 
     def _execute(self, body: Sequence[ast.Stmt], scope: Scope, phase: str) -> None:
         for stmt in body:
@@ -418,115 +345,6 @@ class Frame:
     def apply(self, callee: Value, inputs: Inputs, span: Span, via: tuple[Span, ...]) -> Value:
         """`inputs -> callee` in this frame."""
         return apply.apply(self, callee, inputs, Origin(span, via))
-
-
-class BodyScope:
-    """The scope of statements: loop variables, wires, lets, params, nodes."""
-
-    def __init__(self, frame: Frame, level: int, locals: dict[str, Value] | None = None) -> None:
-        self.frame, self.level, self.locals = frame, level, locals or {}
-        self.module = frame.instance.chain[level].module
-        self.via = frame.instance.via
-
-    def inner(self, name: str, value: Value) -> BodyScope:
-        """This scope with a loop variable."""
-        return BodyScope(self.frame, self.level, {**self.locals, name: value})
-
-    def find(self, name: str, span: Span) -> Value | None:
-        """A local name's value."""
-        frame = self.frame
-        if name in self.locals:
-            return self.locals[name]
-        slot = frame.names.get(name)
-        if slot is not None:
-            slot.read = True
-            return (
-                slot.value
-                if slot.value is not None
-                else Value(slot.array, Origin(slot.span or span, self.via))
-            )
-        for lets in frame.lets[self.level :]:
-            if name in lets:
-                return lets[name].get()
-        if name in frame.nodes:
-            return Value(frame.nodes[name], Origin(span, self.via))
-        return frame.instance.param(name, self.level)
-
-    def missing(self, name: str, span: Span) -> DetError:
-        """Unknown, defined later, or of the other phase."""
-        frame = self.frame
-        origin = Origin(span, self.via)
-        for level in frame.instance.chain:
-            phases = phase_of_names(level.decl.body).get(name)
-            if not phases:
-                continue
-            other = {"train": "infer", "infer": "train"}[frame.ctx.phase]
-            if phases == {other}:
-                message = f"`{name}` exists only in `{other}`, and this is also needed in `{frame.ctx.phase}`"
-                return error("DET0501", message, origin, f"read here, outside of `{other}`", help=_PHASE_HELP)
-            place = next((s.span for s in _definitions(level.decl.body, name)), None)
-            return error(
-                "DET0206",
-                f"`{name}` is used before it is defined",
-                origin,
-                "used here",
-                secondary=[(place, "defined here")],
-            )
-        known = [*self.locals, *frame.names, *frame.nodes, *(n for x in frame.lets for n in x)]
-        known += [*frame.instance.param_names(self.level), *self.module.visible()]
-        near = closest(name, known)
-        label = "not defined in this component" + did_you_mean(name, known)
-        return error(
-            "DET0201", f"unknown name `{name}`", origin, label, fix=Edit(span, near) if near else None
-        )
-
-    def apply(self, callee: Value, inputs: Inputs, span: Span) -> Value:
-        """`inputs -> callee`."""
-        return self.frame.apply(callee, inputs, span, self.via)
-
-    def member(self, value: Value, name: str, span: Span) -> Value | None:
-        """Attributes of nodes and data, calls of nodes, inputs of tests."""
-        data = value.data
-        if isinstance(data, NodeHandle):
-            if name == "()":
-                message = f"`{data.path}` is a node: apply it with an arrow"
-                raise error("DET0312", message, Origin(span, self.via), "write x -> " + data.name)
-            return data.member(name, Origin(span, self.via), self.frame)
-        if isinstance(data, NodeArray) and name != "()":
-            raise error(
-                "DET0211",
-                f"`{data.name}` is an array of nodes",
-                Origin(span, self.via),
-                f"write {data.name}[…].{name}",
-            )
-        return self.frame.ctx.member(value, name, self.frame, span)
-
-
-_PHASE_HELP = "a wire of one phase can be read only there; define it in both blocks, or outside of them"
-
-
-def _phase_statements(body: Sequence[ast.Stmt], phase: str) -> list[ast.Stmt]:
-    found: list[ast.Stmt] = []
-    for stmt in body:
-        if isinstance(stmt, ast.SubBlock) and stmt.kind == phase and stmt.label is None:
-            found += stmt.body
-        else:
-            found.append(stmt)
-    return found
-
-
-def _definitions(body: Sequence[ast.Stmt], name: str) -> list[ast.Stmt]:
-    from detc.compiler.template import walk
-
-    found: list[ast.Stmt] = []
-    for s in walk(tuple(body)):
-        if (
-            (isinstance(s, ast.WireStmt) and any(t.name == name for t in s.targets))
-            or (isinstance(s, (ast.LetStmt, ast.InPort, ast.OutPort)) and s.name == name)
-            or (isinstance(s, ast.NodeStmt) and s.target.name == name)
-        ):
-            found.append(s)
-    return found
 
 
 def _unpack(value: Value) -> list[Value] | None:

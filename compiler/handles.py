@@ -83,8 +83,8 @@ class NodeHandle:
                 origin,
                 "it has: " + ", ".join(fields) + did_you_mean(name, fields),
             )
-        from detc.compiler.frame import BodyScope
         from detc.compiler.frame import Frame as NewFrame
+        from detc.compiler.scope import BodyScope
 
         instance = self.instance(frame)
         if self._inner is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from detc.compiler.edits import Active, Edits, Segment, activate, settle
 from detc.compiler.evaluate import Inputs, evaluate, iterate, origin_of, truth
 from detc.compiler.modules import Module
-from detc.compiler.template import Patch, levels, slots, walk
+from detc.compiler.template import Patch, about, levels, slots, walk
 from detc.compiler.typecheck import check_value, suggest_argument
 from detc.compiler.values import POISON, BoundArg, Construct, Poisoned, TemplateRef, Value
 from detc.dsl import ast
@@ -290,6 +290,8 @@ class Instance:
             for patch in level.patches:
                 scope = self._patch_scope(patch, depth)
                 found += self._collect(patch.decl.body, scope, layer, patch.decl.name)
+            if not about(level.decl)[0]:
+                continue
             edits = list(self._collect(level.decl.body, ParamScope(self, depth), layer, "<body>"))
             if edits and level.decl.base is None and not level.patches and level.decl.kind != "run":
                 bad = edits[0]

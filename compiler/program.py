@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from detc.compiler.backends.deploy import Deploy
     from detc.compiler.backends.tree import Tree
-    from detc.compiler.check import ResolvedRun
+    from detc.compiler.runs import ResolvedRun
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from detc.compiler.spec import DataSpec, TargetSpec, TrainSpec
 from detc.compiler.values import Wire, show
 
 if TYPE_CHECKING:
-    from detc.compiler.check import ResolvedRun
+    from detc.compiler.runs import ResolvedRun
 
 _STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^\]]*\])?")
 KEYWORDS = {"input", "output", "node", "let", "loss", "where", "repeat", "when", "set", "replace", "remove", "insert", "tie", "expect", "at", "state", "next", "frozen", "shadow", "true", "false", "none", "train", "infer", "and", "or", "not", "in", "if", "else", "for", "per", "step", "using", "from", "with", "extends"}  # fmt: skip

@@ -8,10 +8,11 @@ from pathlib import Path
 from detc.compiler.edits import Edits
 from detc.compiler.elaborate import Elaborator
 from detc.compiler.evaluate import Inputs, evaluate, iterate, origin_of, truth
-from detc.compiler.frame import BodyScope, Frame
+from detc.compiler.frame import Frame
 from detc.compiler.modules import Loader, Module
 from detc.compiler.params import Instance
-from detc.compiler.values import Construct, Poisoned, TemplateRef, Value, show
+from detc.compiler.scope import BodyScope
+from detc.compiler.values import Construct, Poisoned, TemplateRef, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, Diagnostic, Report, error
 from detc.dsl.source import Origin, Span
@@ -115,10 +116,6 @@ class _TestFrame(Frame):
             Origin(stmt.condition.span, scope.via),
             _sides(stmt.condition, scope),
         )
-
-    def _from_outside(self, name: str) -> Value | None:
-        found = super()._from_outside(name)
-        return found
 
 
 def _sides(condition: ast.Expr, scope: BodyScope) -> str:

@@ -124,13 +124,29 @@ def walk(body: tuple[ast.Stmt, ...]) -> Iterator[ast.Stmt]:
             yield from walk(stmt.body)
 
 
+_ABOUT: dict[int, tuple[ast.Decl, bool, dict[str, ast.NodeStmt]]] = {}
+
+
+def about(decl: ast.Decl) -> tuple[bool, dict[str, ast.NodeStmt]]:
+    """Whether a body holds edits, and its slots; walked once a declaration, since library ones occur often."""
+    known = _ABOUT.get(id(decl))
+    if known is None or known[0] is not decl:
+        edits = any(isinstance(s, ast.EDITS) for s in walk(decl.body))
+        edits = edits or any(isinstance(s, ast.SubBlock) and s.kind == "pipeline" for s in decl.body)
+        found: dict[str, ast.NodeStmt] = {}
+        for stmt in walk(decl.body):
+            if isinstance(stmt, ast.NodeStmt) and stmt.type is not None and not stmt.target.indices:
+                found.setdefault(stmt.target.name, stmt)
+        known = _ABOUT[id(decl)] = (decl, edits, found)
+    return known[1], known[2]
+
+
 def slots(chain: list[Level]) -> dict[str, ast.NodeStmt]:
     """Nodes that a caller may pass by name: those declared with an interface."""
     found: dict[str, ast.NodeStmt] = {}
     for level in chain:
-        for stmt in walk(level.decl.body):
-            if isinstance(stmt, ast.NodeStmt) and stmt.type is not None and not stmt.target.indices:
-                found.setdefault(stmt.target.name, stmt)
+        for name, stmt in about(level.decl)[1].items():
+            found.setdefault(name, stmt)
     return found
 
 

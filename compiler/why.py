@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from detc.compiler.check import ResolvedRun
 from detc.compiler.graph import Decision, Model
+from detc.compiler.runs import ResolvedRun
 from detc.compiler.text import node_text
 from detc.dsl.diagnostics import did_you_mean, error
 from detc.dsl.source import Span

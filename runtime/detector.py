@@ -20,7 +20,7 @@ from detc.runtime.results import Detections
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from detc.compiler.check import ResolvedRun
+    from detc.compiler.runs import ResolvedRun
 
 OnError = Callable[[ImageError], None]
 

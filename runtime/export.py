@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from detc.compiler.backends.deploy import Deploy
-    from detc.compiler.check import ResolvedRun
+    from detc.compiler.runs import ResolvedRun
     from detc.compiler.program import Program
     from detc.compiler.spec import TargetSpec
     from detc.compiler.verify import Comparison

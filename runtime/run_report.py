@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from detc.runtime.report import Chart, ClassRow, Report
 
 if TYPE_CHECKING:
-    from detc.compiler.check import ResolvedRun
+    from detc.compiler.runs import ResolvedRun
 
 HEADLINE = {"ap": "AP 50:95", "ap50": "AP 50", "ap75": "AP 75"}
 NAMES = {

@@ -12,7 +12,7 @@ from detc.compiler.functional import letterbox as lb
 from detc.compiler.spec import TargetSpec
 
 if TYPE_CHECKING:
-    from detc.compiler.check import ResolvedRun
+    from detc.compiler.runs import ResolvedRun
 
 DEFAULT_BOX = (640, 640)
 

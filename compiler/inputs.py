@@ -1,0 +1,106 @@
+"""Binding the inputs of a component: by position, by name, and from the wires around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from detc.compiler.evaluate import Inputs
+from detc.compiler.typecheck import check_port
+from detc.compiler.values import POISON, Bundle, Poisoned, Value, WireArray
+from detc.dsl import ast
+from detc.dsl.diagnostics import did_you_mean, error
+from detc.dsl.source import Span
+
+if TYPE_CHECKING:
+    from detc.compiler.frame import Frame
+
+
+@dataclass(eq=False)
+class Slot:
+    """A name defined in a frame: a value or an array, with the place of its definition."""
+
+    value: Value | None = None
+    array: WireArray | None = None
+    span: Span | None = None
+    places: dict[tuple[int, ...], Span] = field(default_factory=dict)
+    read: bool = False
+
+
+def ports_of(frame: Frame) -> list[ast.InPort]:
+    """Input ports in this phase, bases first."""
+    found: dict[str, ast.InPort] = {}
+    for level in reversed(frame.instance.chain):
+        for stmt in _phase_statements(level.decl.body, frame.ctx.phase):
+            if isinstance(stmt, ast.InPort):
+                found.setdefault(stmt.name, stmt)
+    return list(found.values())
+
+
+def bind_inputs(frame: Frame, inputs: Inputs) -> None:
+    ports = {p.name: p for p in ports_of(frame)}
+    given: dict[str, Value] = {}
+    free = [n for n in ports if all(n != name for name, _ in inputs)]
+    positional = [v for name, v in inputs if name is None]
+    if len(positional) == 1 and isinstance(positional[0].data, Bundle) and len(ports) > 1:
+        fields = positional[0].data.fields
+        matching = {k: v for k, v in fields.items() if k in ports}
+        if len(matching) > 1:
+            given.update(matching)
+            positional, free = [], []
+    if len(positional) > len(free):
+        raise error(
+            "DET0309",
+            f"{frame.instance.name} takes {len(ports)} inputs, and {len(inputs)} are given",
+            frame.call,
+            "applied here",
+            secondary=[(p.span, "input declared here") for p in list(ports.values())[:2]],
+        )
+    given.update(zip(free, positional, strict=False))
+    for name, value in inputs:
+        if name is None:
+            continue
+        if name not in ports:
+            label = "no such input" + did_you_mean(name, ports)
+            raise error("DET0207", f"{frame.instance.name} has no input `{name}`", frame.call, label)
+        given[name] = value
+    for name, port in ports.items():
+        value = given.get(name)
+        if value is None:
+            value = from_outside(frame, name)
+        if value is None:
+            raise error(
+                "DET0309",
+                f"the input `{name}` of {frame.instance.name} is not given, and there is no wire `{name}` here",
+                frame.call,
+                "applied here",
+                secondary=[(port.span, "declared here")],
+                help=f"pass it: (…, {name} = …) -> …, or name a wire `{name}`",
+            )
+        if value.data is POISON:
+            raise Poisoned
+        value = check_port(value, port.type, name, frame.instance.name, frame.call, port.span)
+        frame.names[name] = Slot(value, span=port.span, read=True)
+
+
+def from_outside(frame: Frame, name: str) -> Value | None:
+    call = frame.call
+    outer = frame.caller
+    while outer is not None:
+        slot = outer.names.get(name)
+        if slot is not None:
+            slot.read = True
+            return slot.value if slot.value is not None else Value(slot.array, call)
+        outer = outer.caller
+    return None
+
+
+def _phase_statements(body: Sequence[ast.Stmt], phase: str) -> list[ast.Stmt]:
+    found: list[ast.Stmt] = []
+    for stmt in body:
+        if isinstance(stmt, ast.SubBlock) and stmt.kind == phase and stmt.label is None:
+            found += stmt.body
+        else:
+            found.append(stmt)
+    return found

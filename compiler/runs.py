@@ -1,0 +1,326 @@
+"""Resolving a `run`: its data, model, training and target, and what they ask of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from detc.compiler import dataflow
+from detc.compiler.command_line import RUN_FIELDS, command_line_edit
+from detc.compiler.edits import Active
+from detc.compiler.elaborate import ALIGN, elaborate
+from detc.compiler.evaluate import evaluate
+from detc.compiler.experiment import DataValue, data_value, resolve_data
+from detc.compiler.graph import Model
+from detc.compiler.modules import Module
+from detc.compiler.recipe import resolve_train
+from detc.compiler.selectors import matches
+from detc.compiler.spec import DataSpec, TargetSpec, TrainSpec
+from detc.compiler.targets import resolve_target
+from detc.compiler.types import Map
+from detc.compiler.values import Construct, Labels, Poisoned, TemplateRef, Value, kind_of, show
+from detc.dsl import ast
+from detc.dsl.diagnostics import WARNING, DetError, Report, did_you_mean, error
+from detc.dsl.source import Origin, Span
+
+
+@dataclass
+class ResolvedRun:
+    """One `run` of a file, resolved: what the compiler's back ends and the runtime take."""
+
+    name: str
+    model: Model
+    data: DataSpec | None = None
+    train: TrainSpec | None = None
+    target: TargetSpec = field(default_factory=TargetSpec)
+    classes: tuple[str, ...] = ()
+    path: str | None = None
+    weights: tuple[str, Origin] | None = None  # `model = X(…) from "…"`
+    align: int = ALIGN
+    module: Module | None = field(default=None, repr=False)
+
+    def find_target(self, name: str | None) -> TargetSpec:
+        """The `target` declaration of this name in the run's file; without a name the run's own.
+
+        Raises:
+            DetError: DET0801 if there is none, or what is wrong in it.
+        """
+        if name is None:
+            return self.target
+        found = self.module.lookup(name) if self.module is not None else None
+        decls = self.module.decls if self.module is not None else {}
+        names = [
+            n
+            for n, d in decls.items()
+            if isinstance(d, TemplateRef) and getattr(d.decl, "kind", "") == "target"
+        ]
+        if not isinstance(found, TemplateRef) or getattr(found.decl, "kind", "") != "target":
+            there = f"there are: {', '.join(names)}" if names else "the file declares none"
+            raise error(
+                "DET0801", f"there is no target `{name}`{did_you_mean(name, names)}", None, help=there
+            )
+        report = Report()
+        spec = resolve_target(Construct(found, (), Origin(found.decl.name_span)), report, [])
+        if report.errors or spec is None:
+            raise DetError(*report.errors)
+        return spec
+
+    @property
+    def text(self) -> str:
+        """The resolved spec: a `.det` text without imports, params or edits that gives the same run."""
+        from detc.compiler.resolve import resolved_text
+
+        return resolved_text(self)
+
+
+class _RunScope:
+    """The scope of a `run` body: its own fields and the file's names."""
+
+    def __init__(self, run: RunResolver) -> None:
+        self.run, self.module = run, run.module
+        self.via: tuple[Span, ...] = ()
+
+    def find(self, name: str, span: Span) -> Value | None:
+        """Another field of the run."""
+        return self.run.value(name) if name in self.run.exprs else None
+
+    def missing(self, name: str, span: Span) -> DetError:
+        """The name is nowhere."""
+        known = [*self.run.exprs, *self.module.visible()]
+        return error(
+            "DET0201", f"unknown name `{name}`", span, "not defined here" + did_you_mean(name, known)
+        )
+
+    def apply(self, callee: Value, inputs: Any, span: Span) -> Value:
+        """No wires here."""
+        raise error("DET0313", "wires cannot be used in a run", span, "applied here")
+
+    def member(self, value: Value, name: str, span: Span) -> Value | None:
+        """Attributes of data sets."""
+        get = getattr(value.data, "detc_member", None)
+        return get(name, value.origin) if get is not None else None
+
+
+class RunResolver:
+    def __init__(self, decl: ast.RunDecl, module: Module, report: Report, sets: Sequence[str]) -> None:
+        self.decl, self.module, self.report = decl, module, report
+        self.exprs: dict[str, ast.WireStmt] = {}
+        self.values: dict[str, Value] = {}
+        self.scope = _RunScope(self)
+        self.data: DataValue | None = None
+        self.edits: dict[str, list[Active]] = {f: [] for f in RUN_FIELDS}
+        self.sets = sets
+
+    def value(self, name: str) -> Value:
+        """A field's value; a data set stands for its resolved declaration."""
+        if name not in self.values:
+            stmt = self.exprs[name]
+            found = evaluate(stmt.value, self.scope)
+            if name == "data" and isinstance(found.data, Construct):
+                try:
+                    self.data = data_value(found.data, self.report, self.edits["data"])
+                except DetError as problem:
+                    self.report.add(*problem.diagnostics)
+                    raise Poisoned from None
+                found = Value(self.data, found.origin)
+            self.values[name] = found
+        return self.values[name]
+
+    def resolve(self) -> ResolvedRun | None:
+        before = len(self.report.errors)
+        for stmt in self.decl.body:
+            if not isinstance(stmt, ast.WireStmt) or len(stmt.targets) != 1:
+                self.report.add(
+                    *error(
+                        "DET0706",
+                        "a run holds fields: data = …, model = …, train = …",
+                        stmt.span,
+                        "not legal here",
+                    ).diagnostics
+                )
+                continue
+            name = stmt.targets[0].name
+            if name in self.exprs:
+                self.report.add(
+                    *error("DET0307", f"`{name}` is given twice", stmt.span, "given again here").diagnostics
+                )
+                continue
+            if name not in RUN_FIELDS:
+                label = "unknown field" + did_you_mean(name, RUN_FIELDS)
+                self.report.add(
+                    *error("DET0704", f"a run has no field `{name}`", stmt.targets[0].span, label).diagnostics
+                )
+                continue
+            self.exprs[name] = stmt
+        self._read_sets()
+        constructs = {name: self._construct(name) for name in RUN_FIELDS}
+        target = TargetSpec()
+        if constructs["target"] is not None:
+            target = resolve_target(constructs["target"], self.report, self.edits["target"]) or target
+        data = resolve_data(self.data, self.report, self.edits["data"]) if self.data is not None else None
+        train = (
+            resolve_train(constructs["train"], self.report, self.edits["train"])
+            if constructs["train"]
+            else None
+        )
+        if "model" not in self.exprs:
+            self.report.add(
+                *error(
+                    "DET0208", "a run needs a `model`", self.decl.span, "`model` is missing here"
+                ).diagnostics
+            )
+        if constructs["model"] is None:
+            return None
+        place = self.exprs["data"].span if "data" in self.exprs else self.decl.span
+        align = dataflow.alignment(data) or ALIGN
+        classes = data.classes if data is not None else ()
+        model = elaborate(
+            constructs["model"],
+            self.report,
+            edits=self.edits["model"],
+            align=align,
+            masks=_has_masks(data),
+            classes=classes,
+        )
+        if not classes:
+            model.classes = classes = _classes_of(constructs["model"])
+        weights = None
+        stmt = self.exprs["model"]
+        if stmt.weights is not None:
+            source = evaluate(stmt.weights, self.scope)
+            if not isinstance(source.data, str):
+                self.report.add(
+                    *error(
+                        "DET0301", f"`from` wants a str, not a {kind_of(source)}", source.origin, show(source)
+                    ).diagnostics
+                )
+            else:
+                weights = (source.data, source.origin)
+        if data is not None:
+            dataflow.check_pipelines(data, self.report, Origin(place), model.fields)
+        if len(self.report.errors) == before:
+            self._cross_checks(model, data, train, align, Origin(place))
+        if len(self.report.errors) > before:
+            return None
+        return ResolvedRun(
+            self.decl.name, model, data, train, target, classes, None, weights, align, self.module
+        )
+
+    def _construct(self, name: str) -> Construct | None:
+        if name not in self.exprs:
+            return None
+        kinds = {"data": "data", "model": "model", "train": "train", "target": "target"}
+        try:
+            value = self.value(name)
+        except DetError as problem:
+            self.report.add(*problem.diagnostics)
+            return None
+        except Poisoned:
+            return None
+        data = value.data
+        if isinstance(data, TemplateRef):
+            data = Construct(data, (), value.origin)
+        if isinstance(data, DataValue):
+            return data.body.instance.construct
+        good = isinstance(data, Construct) and isinstance(data.target, TemplateRef)
+        kind = getattr(data.target.decl, "kind", "") if good else ""
+        if kind != kinds[name] and not (name == "model" and kind == "component"):
+            message = f"`{name}` wants a {kinds[name]} declaration, not a {kind or kind_of(value)}"
+            self.report.add(*error("DET0301", message, value.origin, show(value)).diagnostics)
+            return None
+        assert isinstance(data, Construct)
+        return data
+
+    def _read_sets(self) -> None:
+        for text in self.sets:
+            try:
+                name, active = command_line_edit(text, self.module)
+            except DetError as problem:
+                self.report.add(*problem.diagnostics)
+                continue
+            self.edits[name].append(active)
+
+    def _cross_checks(
+        self, model: Model, data: DataSpec | None, train: TrainSpec | None, align: int, place: Origin
+    ) -> None:
+        if train is not None:
+            for rule in train.groups:
+                if not any(matches(rule.selector, name) for name in parameter_names(model)):
+                    known = list(model.weights)
+                    label = "no parameter matches" + did_you_mean(rule.selector, known)
+                    assert rule.origin is not None
+                    self.report.add(
+                        *error(
+                            "DET0702", f"the selector `{rule.selector}` matches nothing", rule.origin, label
+                        ).diagnostics
+                    )
+            for switch in train.switches:
+                if data is not None and switch.path == "data.active" and switch.value not in data.pipelines:
+                    label = f"{data.name} has: {', '.join(data.pipelines)}" + did_you_mean(
+                        str(switch.value), data.pipelines
+                    )
+                    assert switch.origin is not None
+                    self.report.add(
+                        *error(
+                            "DET0407", f"there is no pipeline `{switch.value}`", switch.origin, label
+                        ).diagnostics
+                    )
+            if not model.train.losses:
+                self.report.add(
+                    *error(
+                        "DET0503",
+                        f"{model.name} has no loss, and this run trains it",
+                        place,
+                        "nothing to train",
+                    ).diagnostics
+                )
+        stride = max(
+            (int(m.stride) for n in model.infer.nodes() for m in [n.type] if isinstance(m, Map)), default=1
+        )
+        if data is not None and align % min(stride, ALIGN):
+            self.report.add(
+                *error(
+                    "DET0607",
+                    f"the model has strides up to {stride}, and the data set pads images to multiples of {align}",
+                    place,
+                    f"images are aligned to {align}",
+                    help=f"pad to a multiple of {stride}: steps.Pad(align = {stride})",
+                    severity=WARNING,
+                ).diagnostics
+            )
+
+
+def parameter_names(model: Model) -> list[str]:
+    """Names of all parameters, `path.weight` and `path.bias`, as selectors see them."""
+    return [
+        f"{path}.{name}"
+        for path, w in model.weights.items()
+        for name in getattr(w.op, "parameter_names", ("weight", "bias"))
+    ]
+
+
+def _has_masks(data: DataSpec | None) -> bool:
+    return data is not None and any(
+        "masks" in s.step.writes for steps in data.pipelines.values() for s in steps
+    )
+
+
+def _classes_of(construct: Construct) -> tuple[str, ...]:
+    for arg in construct.args:
+        data = arg.value.data
+        if isinstance(data, Labels):
+            return data.names
+        if arg.name == "classes" and isinstance(data, list):
+            return tuple(str(v.data) for v in data)
+    return ()
+
+
+def note_models(decl: ast.RunDecl, built: set[str]) -> None:
+    for s in decl.body:
+        if (
+            isinstance(s, ast.WireStmt)
+            and isinstance(s.value, ast.Call)
+            and isinstance(s.value.func, ast.Ref)
+        ):
+            built.add(s.value.func.name)
