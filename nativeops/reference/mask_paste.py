@@ -46,7 +46,8 @@ def mask_paste(
             pixels are never set, whatever the threshold.
 
     The interpolation is ``grid_sample(align_corners=False, padding_mode="zeros")``, as in Detectron2's and
-    MMDetection's paste; torchvision instead rounds the box to whole pixels first.
+    MMDetection's paste, to which a threshold of at least 0.5 is equal (a lower one they may also reach up to half a
+    cell beyond the box); torchvision instead rounds the box to whole pixels first.
     """
     dtype = torch.float64 if masks_Nmk.dtype == torch.float64 else torch.float32
     masks = torch.nan_to_num(masks_Nmk.to(dtype), nan=0.0, posinf=LARGE, neginf=-LARGE)

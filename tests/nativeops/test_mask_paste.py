@@ -63,8 +63,12 @@ def test_equals_the_reference(
         soft = by_grid_sample(values, boxes, height, width)
         # rounding may decide where the value is the threshold
         assert not ((got != wanted) & ((soft - threshold).abs() > 1e-4)).any()
+        # grid_sample fades out over half a cell beyond the box, where a low threshold may be reached: we do not
+        ys, xs = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+        x1, y1, x2, y2 = (edge[:, None] for edge in boxes.unbind(1))
+        inside = ((ys >= y1) & (ys < y2))[:, :, None] & ((xs >= x1) & (xs < x2))[:, None]
         sure = (soft - threshold).abs() > 1e-4
-        assert torch.equal((soft >= threshold)[sure], got[sure])
+        assert torch.equal(((soft >= threshold) & inside)[sure], got[sure])
 
 
 def test_a_full_mask_is_its_box() -> None:
