@@ -1,0 +1,165 @@
+"""The CUDA kernels on a GPU: the CPU's results, the same twice, and no host synchronisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from detc.nativeops import loader, ops
+from detc.nativeops.registry import has_native_kernel
+from tests.nativeops.checks import relative_error
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: CUDA kernels not run")
+
+SHAPES = [(20, 30), (10, 15), (5, 8)]
+POSITIONS = sum(h * w for h, w in SHAPES)
+Case = tuple[Callable[..., Any], Callable[[], list[Tensor]], int]  # function, inputs, how many have gradients
+
+
+def boxes(n: int) -> Tensor:
+    corner = torch.rand(n, 2) * 60
+    return torch.cat((corner, corner + torch.rand(n, 2) * 60 + 1), 1)
+
+
+def rois(n: int) -> Tensor:
+    return torch.cat((torch.arange(n)[:, None] % 2, boxes(n)), 1)
+
+
+CASES: dict[str, Case] = {
+    "ms_deform_attn": (
+        lambda v, p, w: ops.ms_deform_attn(v, SHAPES, p, w),
+        lambda: [
+            torch.randn(2, POSITIONS, 4, 32),
+            torch.rand(2, 50, 4, 3, 4, 2) * 1.2 - 0.1,
+            torch.rand(2, 50, 4, 3, 4),
+        ],
+        3,
+    ),
+    "deform_conv2d": (
+        lambda x, o, w, b, m: ops.deform_conv2d(x, o, w, b, padding=1, mask=m),
+        lambda: [
+            torch.randn(2, 32, 20, 22),
+            torch.randn(2, 36, 20, 22),
+            torch.randn(24, 16, 3, 3),
+            torch.randn(24),
+            torch.rand(2, 18, 20, 22),
+        ],
+        5,
+    ),
+    "point_sample": (
+        lambda x, p: ops.point_sample(x, p),
+        lambda: [torch.randn(2, 5, 30, 40), torch.rand(2, 500, 2) * 1.2 - 0.1],
+        2,
+    ),
+    "carafe": (
+        lambda x, k: ops.carafe(x, k, kernel_size=5, groups=2),
+        lambda: [torch.randn(2, 16, 10, 12), torch.randn(2, 50, 20, 24)],
+        2,
+    ),
+    "corner_pool": (lambda x: ops.corner_pool(x, "top"), lambda: [torch.randn(2, 8, 30, 40)], 1),
+    "masked_conv2d": (
+        lambda x, w, b, m: ops.masked_conv2d(x, m, w, b, padding=1),
+        lambda: [
+            torch.randn(2, 8, 20, 22),
+            torch.randn(6, 8, 3, 3),
+            torch.randn(6),
+            torch.rand(2, 20, 22) - 0.5,
+        ],
+        3,
+    ),
+    "deform_roi_pool": (
+        lambda x, o, r: ops.deform_roi_pool(x, r, o, output_size=7, spatial_scale=0.25),
+        lambda: [torch.randn(2, 16, 30, 30), torch.randn(20, 2, 7, 7), rois(20)],
+        2,
+    ),
+    "linear_assignment": (
+        lambda c, v: ops.linear_assignment(c, col_valid_BM=v > 0.2),
+        lambda: [torch.randn(8, 300, 20), torch.rand(8, 20)],
+        0,
+    ),
+    "mask_paste": (
+        lambda m, b: ops.mask_paste(m, b, height=100, width=130),
+        lambda: [torch.rand(20, 28, 28), boxes(20)],
+        0,
+    ),
+    "rle_encode": (
+        lambda m: ops.rle_encode(m > 0.9, capacity=4000),
+        lambda: [torch.rand(5, 60, 70)],
+        0,
+    ),
+}
+
+
+def results(case: Case, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs, and the gradients of those inputs that have them."""
+    function, _, differentiable = case
+    leaves = [t.detach().requires_grad_() if i < differentiable else t for i, t in enumerate(inputs)]
+    out = function(*leaves)
+    outputs = [out] if isinstance(out, Tensor) else list(out)
+    if not differentiable:
+        return outputs
+    grads = torch.autograd.grad(outputs[0].square().sum(), leaves[:differentiable])
+    return [outputs[0].detach(), *grads]
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_equals_the_cpu_and_itself(name: str) -> None:
+    case = CASES[name]
+    torch.manual_seed(0)
+    inputs = case[1]()
+    on_cpu = results(case, inputs)
+    on_gpu = results(case, [t.cuda() for t in inputs])
+    library = loader.loaded_library()
+    if library is not None and library.architectures:
+        assert has_native_kernel(name, "cuda")
+    for got, wanted in zip(on_gpu, on_cpu, strict=True):
+        assert got.is_cuda
+        if wanted.is_floating_point():
+            assert relative_error(got.cpu(), wanted) < 1e-4
+        elif name == "mask_paste":
+            assert (got.cpu() != wanted).float().mean() < 1e-5
+        else:
+            assert torch.equal(got.cpu(), wanted)
+    again = results(case, [t.cuda() for t in inputs])
+    assert all(torch.equal(a, b) for a, b in zip(on_gpu, again, strict=True))
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c[2]])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bits(name: str, dtype: torch.dtype) -> None:
+    case = CASES[name]
+    torch.manual_seed(0)
+    inputs = [t.to(dtype) for t in case[1]()]
+    got = case[0](*(t.cuda() for t in inputs))
+    assert got.dtype == dtype
+    wanted = case[0](*(t.float() for t in inputs))
+    assert relative_error(got.cpu(), wanted) < (5e-3 if dtype == torch.float16 else 4e-2)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_no_host_synchronisation(name: str) -> None:
+    case = CASES[name]
+    inputs = [t.cuda() for t in case[1]()]
+    results(case, inputs)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results(case, inputs)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_empty_inputs() -> None:
+    none = torch.zeros(0, device="cuda")
+    assert ops.ms_deform_attn(none.reshape(0, POSITIONS, 4, 8), SHAPES, none.reshape(0, 5, 4, 3, 4, 2),
+                              none.reshape(0, 5, 4, 3, 4)).shape == (0, 5, 32)  # fmt: skip
+    found = ops.linear_assignment(torch.zeros(2, 5, 0, device="cuda"))
+    assert found.col_of_row.tolist() == [[-1] * 5] * 2
+    assert ops.mask_paste(none.reshape(0, 28, 28), none.reshape(0, 4), height=9, width=9).shape == (0, 9, 9)
+    assert ops.deform_roi_pool(
+        torch.zeros(1, 2, 4, 4, device="cuda"), none.reshape(0, 5), output_size=2
+    ).shape == (0, 2, 2, 2)
