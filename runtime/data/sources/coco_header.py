@@ -22,13 +22,24 @@ def load_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise error("DET0903", f"{path}: no such annotation file") from None
+        raise error("DET0903", f"{path}: no such annotation file", help=_found_near(path)) from None
     except (OSError, ValueError) as fault:
         raise error("DET0903", f"{path}: not a JSON file ({fault})") from None
     missing = [k for k in ("images", "categories") if not isinstance(data, dict) or k not in data]
     if missing:
         raise error("DET0903", f"{path}: not a COCO file: it has no `{missing[0]}`")
     return data
+
+
+def _found_near(path: Path) -> str | None:
+    """The annotation files that lie where `path` was expected, or above, and how to name one."""
+    for folder in list(path.parents)[:3]:
+        if folder.is_dir():
+            found = sorted(p.relative_to(folder).as_posix() for p in folder.glob("*.json"))[:4]
+            if found:
+                set_ = f"--set data.train.ann={found[0]} --set data.train.images=… (and the same for val)"
+                return f"{folder} holds {', '.join(found)}: {set_}"
+    return None
 
 
 def read_categories(path: Path) -> dict[int, str]:
