@@ -32,12 +32,12 @@ def grid_anchors(
         if strides is None:
             assert image is not None
             rows, columns = image["pixels"].shape[-2:]
-            step_y, step_x = rows // height, columns // width
+            step: tuple[float, float] = (rows // height, columns // width)
         else:
-            step_y = step_x = strides[level]
+            step = (strides[level], strides[level])
         base_A4 = torch.tensor(cells[level], dtype=torch.float32, device=x_BCHW.device)
-        y_H = torch.arange(height, device=x_BCHW.device, dtype=torch.float32) * step_y
-        x_W = torch.arange(width, device=x_BCHW.device, dtype=torch.float32) * step_x
+        y_H = torch.arange(height, device=x_BCHW.device, dtype=torch.float32) * step[0]
+        x_W = torch.arange(width, device=x_BCHW.device, dtype=torch.float32) * step[1]
         y_HW, x_HW = y_H[:, None].expand(height, width), x_W[None, :].expand(height, width)
         shift_HW4 = torch.stack((x_HW, y_HW, x_HW, y_HW), -1)
         levels.append((shift_HW4[:, :, None] + base_A4).reshape(-1, 4))

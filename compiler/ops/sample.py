@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveInt
 
+from detc.compiler.dims import Dim
 from detc.compiler.ops.base import Function, Op, Port
 from detc.compiler.types import BATCH, Mismatch, Struct, Tensor, Type, struct, tensor
 
@@ -79,12 +80,12 @@ class WithTruth(Op):
 
     def infer(self, boxes: Struct, truth: Struct) -> Struct:
         """Proposals [B, K] and truth [B, G] to proposals [B, K + G]."""
-        count = 0
+        count = Dim()
         for part in (boxes, truth):
             valid = part.get("valid")
             if not isinstance(valid, Tensor):
                 raise Mismatch(f"{part} has no valid mask", inputs=((0, "this wire"),))
-            count = valid.shape[1] + count
+            count = count + valid.shape[1]
         return struct(
             "proposals",
             boxes=tensor(BATCH, count, 4, kind="boxes"),
