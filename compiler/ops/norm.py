@@ -25,7 +25,7 @@ class BatchNorm(Op):
     weighted = True
     inputs = (Port("x", Map),)
 
-    eps: float = Field(default=1e-5, gt=0)
+    eps: float = Field(default=1e-5, ge=0)
     momentum: float = Field(default=0.1, gt=0, le=1)
     frozen: bool = False
     init: float = 1.0
