@@ -43,8 +43,10 @@ def test_sample() -> None:
 
 
 @pytest.mark.parametrize("path", det_files(), ids=lambda p: p.stem)
-def test_shipped_files_keep_their_meaning(path) -> None:  # type: ignore[no-untyped-def]
-    once = check(path.read_text(encoding="utf-8"))
+def test_shipped_files_are_formatted(path) -> None:  # type: ignore[no-untyped-def]
+    text = path.read_text(encoding="utf-8")
+    once = check(text)
+    assert once == text, "run `detc fmt specs stdlib`"
     assert max(len(line) for line in once.split("\n") if "#" not in line) <= WIDTH
 
 
