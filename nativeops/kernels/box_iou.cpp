@@ -52,7 +52,8 @@ void forward(const BoxIouArgs& args) {
   T* out = static_cast<T*>(args.out);
   if (args.aligned) {
     parallel_for(args.batch * args.n, 16384, [&](int64_t from, int64_t to) {
-      for (int64_t i = from; i < to; ++i) store(out + i, static_cast<A>(box_overlap<kind>(box_at<kind>(a + i * 4), box_at<kind>(b + i * 4))));
+      for (int64_t i = from; i < to; ++i)
+        store(out + i, static_cast<A>(box_overlap<kind>(box_at<kind>(a + i * 4), box_at<kind>(b + i * 4))));
     });
     return;
   }
@@ -69,9 +70,11 @@ void forward(const BoxIouArgs& args) {
   }
 }
 
-// Gradient by `first` [B, N, 4]; grad[i, j] lies at i * row_step + j * column_step of its image. Called once for each side.
+// Gradient by `first` [B, N, 4]; grad[i, j] lies at i * row_step + j * column_step of its image. Called once for each
+// side.
 template <IouKind kind, class T>
-void backward_side(const T* first, const T* second, const T* grad, T* out, int64_t batch, int64_t n, int64_t m, int64_t row_step, int64_t column_step, bool aligned) {
+void backward_side(const T* first, const T* second, const T* grad, T* out, int64_t batch, int64_t n, int64_t m,
+                   int64_t row_step, int64_t column_step, bool aligned) {
   using A = acc_t<T>;
   parallel_for(batch * n, aligned ? 4096 : 16384 / (m + 1) + 1, [&](int64_t from, int64_t to) {
     for (int64_t at = from; at < to; ++at) {
@@ -81,7 +84,8 @@ void backward_side(const T* first, const T* second, const T* grad, T* out, int64
         add_overlap_gradient<kind>(first + at * 4, second + at * 4, static_cast<A>(load(grad + at)), sum);
       } else {
         for (int64_t j = 0; j < m; ++j)
-          add_overlap_gradient<kind>(first + at * 4, second + (image * m + j) * 4, static_cast<A>(load(grad + image * n * m + i * row_step + j * column_step)), sum);
+          add_overlap_gradient<kind>(first + at * 4, second + (image * m + j) * 4,
+                                     static_cast<A>(load(grad + image * n * m + i * row_step + j * column_step)), sum);
       }
       for (int d = 0; d < 4; ++d) store(out + at * 4 + d, sum[d]);
     }
@@ -90,7 +94,8 @@ void backward_side(const T* first, const T* second, const T* grad, T* out, int64
 
 template <IouKind kind, class T>
 void backward(const BoxIouArgs& args) {
-  const T *a = static_cast<const T*>(args.a), *b = static_cast<const T*>(args.b), *grad = static_cast<const T*>(args.grad);
+  const T *a = static_cast<const T*>(args.a), *b = static_cast<const T*>(args.b),
+          *grad = static_cast<const T*>(args.grad);
   const int64_t m = args.aligned ? args.n : args.m;
   backward_side<kind>(a, b, grad, static_cast<T*>(args.grad_a), args.batch, args.n, m, m, 1, args.aligned);
   backward_side<kind>(b, a, grad, static_cast<T*>(args.grad_b), args.batch, m, args.n, 1, m, args.aligned);

@@ -52,19 +52,32 @@ DETC_HD Dual<A> linear(A v, const Dual<A>& x, A fx, const Dual<A>& y, A fy) {
 }  // namespace dual
 
 template <class A>
-DETC_HD Dual<A> operator+(const Dual<A>& x, const Dual<A>& y) { return dual::linear(x.v + y.v, x, A(1), y, A(1)); }
+DETC_HD Dual<A> operator+(const Dual<A>& x, const Dual<A>& y) {
+  return dual::linear(x.v + y.v, x, A(1), y, A(1));
+}
 template <class A>
-DETC_HD Dual<A> operator-(const Dual<A>& x, const Dual<A>& y) { return dual::linear(x.v - y.v, x, A(1), y, A(-1)); }
+DETC_HD Dual<A> operator-(const Dual<A>& x, const Dual<A>& y) {
+  return dual::linear(x.v - y.v, x, A(1), y, A(-1));
+}
 template <class A>
-DETC_HD Dual<A> operator*(const Dual<A>& x, const Dual<A>& y) { return dual::linear(x.v * y.v, x, y.v, y, x.v); }
+DETC_HD Dual<A> operator*(const Dual<A>& x, const Dual<A>& y) {
+  return dual::linear(x.v * y.v, x, y.v, y, x.v);
+}
 template <class A>
-DETC_HD Dual<A> operator/(const Dual<A>& x, const Dual<A>& y) { return dual::linear(x.v / y.v, x, A(1) / y.v, y, -x.v / (y.v * y.v)); }
+DETC_HD Dual<A> operator/(const Dual<A>& x, const Dual<A>& y) {
+  return dual::linear(x.v / y.v, x, A(1) / y.v, y, -x.v / (y.v * y.v));
+}
 
-// The operations below exist for plain numbers and for duals. Where two are equal, each gets half of the derivative (as in torch).
+// The operations below exist for plain numbers and for duals. Where two are equal, each gets half of the derivative (as
+// in torch).
 template <class A>
-DETC_HD A larger(A x, A y) { return x < y ? y : x; }
+DETC_HD A larger(A x, A y) {
+  return x < y ? y : x;
+}
 template <class A>
-DETC_HD A smaller(A x, A y) { return y < x ? y : x; }
+DETC_HD A smaller(A x, A y) {
+  return y < x ? y : x;
+}
 template <class A>
 DETC_HD Dual<A> larger(const Dual<A>& x, const Dual<A>& y) {
   return x.v == y.v ? dual::linear(x.v, x, A(0.5), y, A(0.5)) : (x.v < y.v ? y : x);
@@ -76,11 +89,15 @@ DETC_HD Dual<A> smaller(const Dual<A>& x, const Dual<A>& y) {
 DETC_HD float not_negative(float x) { return x < 0.0f ? 0.0f : x; }
 DETC_HD double not_negative(double x) { return x < 0.0 ? 0.0 : x; }
 template <class A>
-DETC_HD Dual<A> not_negative(const Dual<A>& x) { return x.v < A(0) ? Dual<A>{} : x; }
+DETC_HD Dual<A> not_negative(const Dual<A>& x) {
+  return x.v < A(0) ? Dual<A>{} : x;
+}
 DETC_HD float value_of(float x) { return x; }
 DETC_HD double value_of(double x) { return x; }
 template <class A>
-DETC_HD A value_of(const Dual<A>& x) { return x.v; }
+DETC_HD A value_of(const Dual<A>& x) {
+  return x.v;
+}
 DETC_HD float angle_of(float w, float h) { return atan2f(w, h); }
 DETC_HD double angle_of(double w, double h) { return atan2(w, h); }
 template <class A>
@@ -91,7 +108,9 @@ DETC_HD Dual<A> angle_of(const Dual<A>& w, const Dual<A>& h) {
 DETC_HD float scaled(float x, float f) { return x * f; }
 DETC_HD double scaled(double x, double f) { return x * f; }
 template <class A>
-DETC_HD Dual<A> scaled(const Dual<A>& x, A f) { return dual::linear(x.v * f, x, f, x, A(0)); }
+DETC_HD Dual<A> scaled(const Dual<A>& x, A f) {
+  return dual::linear(x.v * f, x, f, x, A(0));
+}
 
 // A quotient that is 0 where the denominator is not positive (boxes without area); NaN stays NaN.
 template <class S>
@@ -124,13 +143,15 @@ DETC_HD S box_overlap(const OverlapBox<S>& a, const OverlapBox<S>& b) {
     return iou - ratio(outer - area, outer);
   } else {
     const S dx = a.x1 + a.x2 - b.x1 - b.x2, dy = a.y1 + a.y2 - b.y1 - b.y2;  // twice the distance of the centres
-    const S diou = iou - ratio(dx * dx + dy * dy, scaled(outer_w * outer_w + outer_h * outer_h, decltype(value_of(w))(4)));
+    const S diou =
+        iou - ratio(dx * dx + dy * dy, scaled(outer_w * outer_w + outer_h * outer_h, decltype(value_of(w))(4)));
     if constexpr (kind == IouKind::diou) return diou;
     using A = decltype(value_of(w));
     const S difference = b.angle - a.angle;
     const S shape = scaled(difference * difference, A(0.40528473456935109));  // 4 / pi^2
     const A room = A(1) - value_of(iou) + value_of(shape);
-    return diou - scaled(shape, room > A(0) ? value_of(shape) / room : A(0));  // the trade-off is a constant to the gradient
+    return diou -
+           scaled(shape, room > A(0) ? value_of(shape) / room : A(0));  // the trade-off is a constant to the gradient
   }
 }
 
@@ -153,10 +174,22 @@ DETC_HD void add_overlap_gradient(const T* first, const T* second, acc_t<T> upst
 
 }  // namespace detc
 
-#define DETC_DISPATCH_IOU_KIND(kind, kKind, ...)                                                                  \
-  switch (kind) {                                                                                                 \
-    case ::detc::IouKind::iou: { constexpr auto kKind = ::detc::IouKind::iou; __VA_ARGS__ } break;               \
-    case ::detc::IouKind::giou: { constexpr auto kKind = ::detc::IouKind::giou; __VA_ARGS__ } break;             \
-    case ::detc::IouKind::diou: { constexpr auto kKind = ::detc::IouKind::diou; __VA_ARGS__ } break;             \
-    case ::detc::IouKind::ciou: { constexpr auto kKind = ::detc::IouKind::ciou; __VA_ARGS__ } break;             \
+#define DETC_DISPATCH_IOU_KIND(kind, kKind, ...)    \
+  switch (kind) {                                   \
+    case ::detc::IouKind::iou: {                    \
+      constexpr auto kKind = ::detc::IouKind::iou;  \
+      __VA_ARGS__                                   \
+    } break;                                        \
+    case ::detc::IouKind::giou: {                   \
+      constexpr auto kKind = ::detc::IouKind::giou; \
+      __VA_ARGS__                                   \
+    } break;                                        \
+    case ::detc::IouKind::diou: {                   \
+      constexpr auto kKind = ::detc::IouKind::diou; \
+      __VA_ARGS__                                   \
+    } break;                                        \
+    case ::detc::IouKind::ciou: {                   \
+      constexpr auto kKind = ::detc::IouKind::ciou; \
+      __VA_ARGS__                                   \
+    } break;                                        \
   }

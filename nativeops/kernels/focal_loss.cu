@@ -18,7 +18,8 @@ __device__ void element(const FocalArgs& args, Power power_of, int64_t i, acc_t<
   } else {
     target = args.labels[row] == i - row * args.classes ? A(1) : A(0);
   }
-  focal_element<kind>(static_cast<A>(load(static_cast<const T*>(args.logits) + i)), target, static_cast<A>(args.alpha), power_of, loss, slope);
+  focal_element<kind>(static_cast<A>(load(static_cast<const T*>(args.logits) + i)), target, static_cast<A>(args.alpha),
+                      power_of, loss, slope);
   if (args.weights) {
     const A weight = load(static_cast<const T*>(args.weights) + row);
     *loss *= weight;
@@ -35,7 +36,8 @@ __global__ void forward_kernel(FocalArgs args, Power power_of) {
   }
 }
 
-// A sum in three steps of fixed shape, so that its order never changes: kSumThreads strided sums, kSumSecond sums of those, one.
+// A sum in three steps of fixed shape, so that its order never changes: kSumThreads strided sums, kSumSecond sums of
+// those, one.
 template <class T, FocalKind kind, class Power>
 __global__ void sum_kernel(FocalArgs args, Power power_of, double* partial) {
   const int64_t total = args.rows * args.classes;
@@ -91,7 +93,8 @@ void backward(const FocalArgs& args, void* stream) {
   using A = acc_t<T>;
   DETC_DISPATCH_FOCAL(args, A, {
     using Power = std::remove_const_t<decltype(power_of)>;
-    DETC_LAUNCH((backward_kernel<T, kKind, Power>), blocks_for(args.rows * args.classes), kThreads, stream, args, power_of);
+    DETC_LAUNCH((backward_kernel<T, kKind, Power>), blocks_for(args.rows * args.classes), kThreads, stream, args,
+                power_of);
   })
 }
 
@@ -101,6 +104,8 @@ int64_t focal_loss_cuda_workspace() { return (kSumThreads + kSumSecond) * static
 void focal_loss_cuda(const FocalArgs& args, void* workspace, void* stream) {
   DETC_DISPATCH_FLOATING(args.dtype, T, forward<T>(args, static_cast<double*>(workspace), stream);)
 }
-void focal_loss_backward_cuda(const FocalArgs& args, void* stream) { DETC_DISPATCH_FLOATING(args.dtype, T, backward<T>(args, stream);) }
+void focal_loss_backward_cuda(const FocalArgs& args, void* stream) {
+  DETC_DISPATCH_FLOATING(args.dtype, T, backward<T>(args, stream);)
+}
 
 }  // namespace detc

@@ -1,7 +1,7 @@
 // Sigmoid focal loss and its relatives, forward and backward, one pass each.
 //
-// focal: Lin et al. 2017 (arXiv 1708.02002). quality: Li et al. 2020 (arXiv 2006.04388), |t - p|^g * BCE. varifocal: Zhang et al. 2021
-// (arXiv 2008.13367), weight q where the target q is positive and a * p^g where it is not, times BCE.
+// focal: Lin et al. 2017 (arXiv 1708.02002). quality: Li et al. 2020 (arXiv 2006.04388), |t - p|^g * BCE. varifocal:
+// Zhang et al. 2021 (arXiv 2008.13367), weight q where the target q is positive and a * p^g where it is not, times BCE.
 #pragma once
 
 #include <math.h>
@@ -15,7 +15,7 @@ namespace detc {
 enum class FocalKind : int32_t { focal = 0, quality = 1, varifocal = 2, varifocal_detached = 3 };
 
 struct FocalArgs {
-  DType dtype;            // of logits, targets, weights, gradients
+  DType dtype;  // of logits, targets, weights, gradients
   FocalKind kind;
   const void* logits;     // [rows, classes]
   const void* targets;    // [rows, classes], or null
@@ -25,8 +25,8 @@ struct FocalArgs {
   double alpha;  // negative: no weighting
   double gamma;
   // Forward: one of them.
-  void* loss;    // [rows, classes]
-  double* sum;   // one number
+  void* loss;   // [rows, classes]
+  double* sum;  // one number
   // Backward.
   const void* grad;  // [rows, classes], or one number when grad_is_one
   bool grad_is_one;
@@ -131,18 +131,30 @@ DETC_HD void focal_element(A x, A t, A alpha, Power gamma, A* loss, A* slope) {
 }  // namespace detc
 
 // Runs the block with `kKind` (a constant) and `power_of` (Square or Exponent<A>) for these arguments.
-#define DETC_DISPATCH_FOCAL_POWER(args, A, ...)                                    \
-  if ((args).gamma == 2.0) {                                                       \
-    const ::detc::Square power_of{};                                               \
-    __VA_ARGS__                                                                    \
-  } else {                                                                         \
-    const ::detc::Exponent<A> power_of{static_cast<A>((args).gamma)};              \
-    __VA_ARGS__                                                                    \
+#define DETC_DISPATCH_FOCAL_POWER(args, A, ...)                       \
+  if ((args).gamma == 2.0) {                                          \
+    const ::detc::Square power_of{};                                  \
+    __VA_ARGS__                                                       \
+  } else {                                                            \
+    const ::detc::Exponent<A> power_of{static_cast<A>((args).gamma)}; \
+    __VA_ARGS__                                                       \
   }
-#define DETC_DISPATCH_FOCAL(args, A, ...)                                                                                                                          \
-  switch ((args).kind) {                                                                                                                                           \
-    case ::detc::FocalKind::focal: { constexpr auto kKind = ::detc::FocalKind::focal; DETC_DISPATCH_FOCAL_POWER(args, A, __VA_ARGS__) } break;                     \
-    case ::detc::FocalKind::quality: { constexpr auto kKind = ::detc::FocalKind::quality; DETC_DISPATCH_FOCAL_POWER(args, A, __VA_ARGS__) } break;                 \
-    case ::detc::FocalKind::varifocal: { constexpr auto kKind = ::detc::FocalKind::varifocal; DETC_DISPATCH_FOCAL_POWER(args, A, __VA_ARGS__) } break;             \
-    case ::detc::FocalKind::varifocal_detached: { constexpr auto kKind = ::detc::FocalKind::varifocal_detached; DETC_DISPATCH_FOCAL_POWER(args, A, __VA_ARGS__) } break; \
+#define DETC_DISPATCH_FOCAL(args, A, ...)                           \
+  switch ((args).kind) {                                            \
+    case ::detc::FocalKind::focal: {                                \
+      constexpr auto kKind = ::detc::FocalKind::focal;              \
+      DETC_DISPATCH_FOCAL_POWER(args, A, __VA_ARGS__)               \
+    } break;                                                        \
+    case ::detc::FocalKind::quality: {                              \
+      constexpr auto kKind = ::detc::FocalKind::quality;            \
+      DETC_DISPATCH_FOCAL_POWER(args, A, __VA_ARGS__)               \
+    } break;                                                        \
+    case ::detc::FocalKind::varifocal: {                            \
+      constexpr auto kKind = ::detc::FocalKind::varifocal;          \
+      DETC_DISPATCH_FOCAL_POWER(args, A, __VA_ARGS__)               \
+    } break;                                                        \
+    case ::detc::FocalKind::varifocal_detached: {                   \
+      constexpr auto kKind = ::detc::FocalKind::varifocal_detached; \
+      DETC_DISPATCH_FOCAL_POWER(args, A, __VA_ARGS__)               \
+    } break;                                                        \
   }

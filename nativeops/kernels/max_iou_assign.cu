@@ -50,7 +50,8 @@ __global__ void assign_kernel(MaxIouAssignArgs args, const unsigned long long* h
         best = iou;
         own = g;
       }
-      if (args.low_quality != LowQuality::none && bits_of(static_cast<double>(iou)) == highest[truth] && bits_of(static_cast<double>(least)) <= highest[truth])
+      if (args.low_quality != LowQuality::none && bits_of(static_cast<double>(iou)) == highest[truth] &&
+          bits_of(static_cast<double>(least)) <= highest[truth])
         claim = g;
     }
     args.index[at] = assigned_index(best, own, claim, any, args);
@@ -68,7 +69,8 @@ void max_iou_assign_cuda(const MaxIouAssignArgs& args, void* workspace, void* st
   if (total == 0) return;
   cudaMemsetAsync(workspace, 0, static_cast<size_t>(args.batch * args.g * 8), static_cast<cudaStream_t>(stream));
   DETC_DISPATCH_FLOATING(args.dtype, T, {
-    if (args.low_quality != LowQuality::none) DETC_LAUNCH(highest_kernel<T>, blocks_for(total), kThreads, stream, args, highest);
+    if (args.low_quality != LowQuality::none)
+      DETC_LAUNCH(highest_kernel<T>, blocks_for(total), kThreads, stream, args, highest);
     DETC_LAUNCH(assign_kernel<T>, blocks_for(total), kThreads, stream, args, highest);
   })
 }

@@ -13,11 +13,11 @@ namespace detc {
 enum class LowQuality : int32_t { none = 0, truth = 1, own = 2 };
 
 struct MaxIouAssignArgs {
-  DType dtype;          // of boxes, truths and iou
-  const void* boxes;    // [B or 1, N, 4]
-  bool shared_boxes;    // one set of boxes for all images
-  const void* truths;   // [B, G, 4]
-  const bool* valid;    // [B, G]
+  DType dtype;         // of boxes, truths and iou
+  const void* boxes;   // [B or 1, N, 4]
+  bool shared_boxes;   // one set of boxes for all images
+  const void* truths;  // [B, G, 4]
+  const bool* valid;   // [B, G]
   int64_t batch, n, g;
   double positive, negative, min_positive;
   LowQuality low_quality;

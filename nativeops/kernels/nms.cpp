@@ -14,7 +14,7 @@
 namespace detc {
 namespace {
 
-constexpr int64_t kLanes = 32;  // kept boxes are compared in blocks of this many
+constexpr int64_t kLanes = 32;              // kept boxes are compared in blocks of this many
 constexpr int64_t kParallelWork = 4000000;  // comparisons (some 0.2 ms) from which waking threads is worth it
 
 template <class A>
@@ -93,11 +93,13 @@ bool overlaps_any_exact(const BoxArrays<A>& kept, int64_t begin, int64_t end, co
   return false;
 }
 
-// The same for well-formed boxes and a threshold >= 0, a block at a time: a test without division that no overlapping box fails
+// The same for well-formed boxes and a threshold >= 0, a block at a time: a test without division that no overlapping
+// box fails
 // (`low` is a little under the threshold), then the exact one where it hits.
 template <class A>
 bool overlaps_any(const BoxArrays<A>& kept, int64_t begin, int64_t end, const Box<A>& b, A threshold, A low) {
-  const A *x1 = kept.x1.data(), *y1 = kept.y1.data(), *x2 = kept.x2.data(), *y2 = kept.y2.data(), *areas = kept.area.data();
+  const A *x1 = kept.x1.data(), *y1 = kept.y1.data(), *x2 = kept.x2.data(), *y2 = kept.y2.data(),
+          *areas = kept.area.data();
   for (int64_t base = begin / kLanes * kLanes; base < end; base += kLanes) {
     int32_t hit = 0;
 #pragma omp simd reduction(| : hit)
@@ -105,7 +107,9 @@ bool overlaps_any(const BoxArrays<A>& kept, int64_t begin, int64_t end, const Bo
       const A inter = intersection(x1[i], y1[i], x2[i], y2[i], b);
       hit |= inter > low * (areas[i] + b.area - inter) ? 1 : 0;
     }
-    if (hit && overlaps_any_exact(kept, base < begin ? begin : base, base + kLanes < end ? base + kLanes : end, b, threshold)) return true;
+    if (hit &&
+        overlaps_any_exact(kept, base < begin ? begin : base, base + kLanes < end ? base + kLanes : end, b, threshold))
+      return true;
   }
   return false;
 }
@@ -114,7 +118,8 @@ bool overlaps_any(const BoxArrays<A>& kept, int64_t begin, int64_t end, const Bo
 template <class A>
 class Kept {
  public:
-  Kept(const std::vector<Box<A>>& boxes, double iou_threshold) : threshold_(floor_to<A>(iou_threshold)), low_(threshold_ * A(1 - 1e-5)) {
+  Kept(const std::vector<Box<A>>& boxes, double iou_threshold)
+      : threshold_(floor_to<A>(iou_threshold)), low_(threshold_ * A(1 - 1e-5)) {
     kept_.reserve(static_cast<int64_t>(boxes.size()));
     well_formed_ = threshold_ >= A(0);
     for (const auto& b : boxes) well_formed_ = well_formed_ && b.x2 >= b.x1 && b.y2 >= b.y1 && std::isfinite(b.area);
@@ -122,7 +127,8 @@ class Kept {
   int64_t size() const { return kept_.size; }
   void push(const Box<A>& b) { kept_.push(b); }
   bool suppresses(int64_t begin, int64_t end, const Box<A>& b) const {
-    return well_formed_ ? overlaps_any(kept_, begin, end, b, threshold_, low_) : overlaps_any_exact(kept_, begin, end, b, threshold_);
+    return well_formed_ ? overlaps_any(kept_, begin, end, b, threshold_, low_)
+                        : overlaps_any_exact(kept_, begin, end, b, threshold_);
   }
 
  private:
@@ -185,12 +191,13 @@ struct Scored {
 
 // Soft-NMS: take the best, decay the others by their overlap with it, repeat.
 template <class A, class Shape>
-void soft(const std::vector<Shape>& boxes, std::vector<A> scores, const std::vector<uint32_t>& index, const NmsArgs& args, std::vector<Scored<A>>& out,
-          const std::vector<int64_t>& members) {
+void soft(const std::vector<Shape>& boxes, std::vector<A> scores, const std::vector<uint32_t>& index,
+          const NmsArgs& args, std::vector<Scored<A>>& out, const std::vector<int64_t>& members) {
   const int64_t n = static_cast<int64_t>(boxes.size());
   std::vector<int64_t> active(n);
   std::iota(active.begin(), active.end(), 0);
-  const A threshold = floor_to<A>(args.iou_threshold), sigma = static_cast<A>(args.sigma), floor = static_cast<A>(args.min_score);
+  const A threshold = floor_to<A>(args.iou_threshold), sigma = static_cast<A>(args.sigma),
+          floor = static_cast<A>(args.min_score);
   const bool linear = args.method == NmsMethod::soft_linear;
   for (int64_t taken = 0; taken < args.keep && !active.empty(); ++taken) {
     size_t best = 0;
@@ -217,9 +224,11 @@ void soft(const std::vector<Shape>& boxes, std::vector<A> scores, const std::vec
   }
 }
 
-// Matrix NMS: every score is decayed at once by its worst overlap with a better box, relative to how much that box was itself overlapped.
+// Matrix NMS: every score is decayed at once by its worst overlap with a better box, relative to how much that box was
+// itself overlapped.
 template <class A, class Shape>
-void matrix(const std::vector<Shape>& boxes, const std::vector<A>& scores, const NmsArgs& args, std::vector<Scored<A>>& out, const std::vector<int64_t>& members) {
+void matrix(const std::vector<Shape>& boxes, const std::vector<A>& scores, const NmsArgs& args,
+            std::vector<Scored<A>>& out, const std::vector<int64_t>& members) {
   const int64_t n = static_cast<int64_t>(boxes.size());
   std::vector<A> worst(n, A(0)), decay(n, A(1));
   const A sigma = static_cast<A>(args.sigma), floor = static_cast<A>(args.min_score);
@@ -229,7 +238,8 @@ void matrix(const std::vector<Shape>& boxes, const std::vector<A>& scores, const
       const A iou = iou_of<A>(boxes[i], boxes[j]);
       if (!(iou > A(0))) continue;
       worst[j] = std::max(worst[j], iou);
-      const A ratio = linear ? (A(1) - iou) / std::max(A(1) - worst[i], A(1e-6)) : std::exp(-sigma * (iou * iou - worst[i] * worst[i]));
+      const A ratio = linear ? (A(1) - iou) / std::max(A(1) - worst[i], A(1e-6))
+                             : std::exp(-sigma * (iou * iou - worst[i] * worst[i]));
       decay[j] = std::min(decay[j], ratio);
     }
     const A score = scores[j] * decay[j];
@@ -269,7 +279,8 @@ void one_image(const NmsArgs& args, int64_t image) {
   std::vector<Keyed<Key>> candidates;
   for (int64_t i = 0; i < N * C; ++i) {
     const A score = load(scores + i);
-    if (score > static_cast<A>(args.score_threshold)) candidates.push_back({descending_key(score), static_cast<uint32_t>(i)});
+    if (score > static_cast<A>(args.score_threshold))
+      candidates.push_back({descending_key(score), static_cast<uint32_t>(i)});
   }
   sort_first(candidates, args.pre_topk);
 
@@ -318,7 +329,10 @@ void one_image(const NmsArgs& args, int64_t image) {
           index[i] = candidates[members[i]].index;
         }
         const bool is_soft = args.method == NmsMethod::soft_linear || args.method == NmsMethod::soft_gaussian;
-        if (is_soft) soft(mine, std::move(its), index, args, results[g], members); else matrix(mine, its, args, results[g], members);
+        if (is_soft)
+          soft(mine, std::move(its), index, args, results[g], members);
+        else
+          matrix(mine, its, args, results[g], members);
       }
     });
     for (const auto& result : results) chosen.insert(chosen.end(), result.begin(), result.end());
@@ -335,7 +349,10 @@ void one_image(const NmsArgs& args, int64_t image) {
     const int64_t m = valid ? chosen[k].candidate : 0;
     const int64_t n = valid ? candidates[m].index / C : 0;
     for (int64_t d = 0; d < D; ++d) {
-      if (valid) out_boxes[k * D + d] = boxes[n * D + d]; else store(out_boxes + k * D + d, A(0));
+      if (valid)
+        out_boxes[k * D + d] = boxes[n * D + d];
+      else
+        store(out_boxes + k * D + d, A(0));
     }
     store(out_scores + k, valid ? chosen[k].score : A(0));
     args.out_labels[image * K + k] = valid ? classes[m] : 0;
@@ -349,7 +366,8 @@ int64_t plain(const T* boxes, int64_t dimensions, const T* scores, int64_t n, do
   using A = acc_t<T>;
   using Key = decltype(descending_key(A(0)));
   std::vector<Keyed<Key>> order(n);
-  for (int64_t i = 0; i < n; ++i) order[i] = {descending_key(static_cast<A>(load(scores + i))), static_cast<uint32_t>(i)};
+  for (int64_t i = 0; i < n; ++i)
+    order[i] = {descending_key(static_cast<A>(load(scores + i))), static_cast<uint32_t>(i)};
   sort_keyed(order);
   std::vector<Shape> box(n);
   for (int64_t i = 0; i < n; ++i) read<A>(boxes + static_cast<int64_t>(order[i].index) * dimensions, box[i]);
@@ -360,23 +378,31 @@ int64_t plain(const T* boxes, int64_t dimensions, const T* scores, int64_t n, do
 
 }  // namespace
 
-void batched_nms_cpu(const NmsArgs& args) {
-  DETC_DISPATCH_FLOATING(args.dtype, T, {
-    const int64_t scanned = args.num_boxes * args.num_classes, most = args.pre_topk > 0 ? std::min(args.pre_topk, scanned) : scanned;
-    const int64_t work = args.batch * (scanned + most * std::min(most, args.keep * args.num_classes) / 2);
-    parallel_for(args.batch, work > kParallelWork ? 1 : args.batch, [&](int64_t from, int64_t to) {
-      for (int64_t image = from; image < to; ++image) {
-        if (args.rotated) one_image<T, RotatedBox>(args, image); else one_image<T, Box<acc_t<T>>>(args, image);
-      }
-    });
-  })
-}
+void batched_nms_cpu(const NmsArgs& args){
+    DETC_DISPATCH_FLOATING(args.dtype, T,
+                           {
+                             const int64_t scanned = args.num_boxes * args.num_classes,
+                                           most = args.pre_topk > 0 ? std::min(args.pre_topk, scanned) : scanned;
+                             const int64_t work =
+                                 args.batch * (scanned + most * std::min(most, args.keep * args.num_classes) / 2);
+                             parallel_for(args.batch, work > kParallelWork ? 1 : args.batch,
+                                          [&](int64_t from, int64_t to) {
+                                            for (int64_t image = from; image < to; ++image) {
+                                              if (args.rotated)
+                                                one_image<T, RotatedBox>(args, image);
+                                              else
+                                                one_image<T, Box<acc_t<T>>>(args, image);
+                                            }
+                                          });
+                           })}
 
-int64_t nms_cpu(DType dtype, bool rotated, const void* boxes, const void* scores, int64_t n, double iou_threshold, int64_t* kept) {
+int64_t nms_cpu(DType dtype, bool rotated, const void* boxes, const void* scores, int64_t n, double iou_threshold,
+                int64_t* kept) {
   DETC_DISPATCH_FLOATING(dtype, T, {
     const T* b = static_cast<const T*>(boxes);
     const T* s = static_cast<const T*>(scores);
-    return rotated ? plain<T, RotatedBox>(b, 5, s, n, iou_threshold, kept) : plain<T, Box<acc_t<T>>>(b, 4, s, n, iou_threshold, kept);
+    return rotated ? plain<T, RotatedBox>(b, 5, s, n, iou_threshold, kept)
+                   : plain<T, Box<acc_t<T>>>(b, 4, s, n, iou_threshold, kept);
   })
   return 0;
 }

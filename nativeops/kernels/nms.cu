@@ -1,6 +1,7 @@
 // detc-flags: -fmad=false
-// CUDA NMS. Scores become integer keys, a stable radix sort orders them, then one block an image walks the candidates in order: no host sync,
-// no workspace that grows with the square of the boxes. Multiply-add fusion is off so that IoU rounds as on the CPU.
+// CUDA NMS. Scores become integer keys, a stable radix sort orders them, then one block an image walks the candidates
+// in order: no host sync, no workspace that grows with the square of the boxes. Multiply-add fusion is off so that IoU
+// rounds as on the CPU.
 #include <math.h>
 
 #include "device_sort.h"
@@ -57,7 +58,8 @@ __device__ void read(const T* p, RotatedBox& b) {
 }
 template <class A>
 __device__ A iou_of(const StraightBox<A>& a, const StraightBox<A>& b) {
-  const A x1 = a.x1 < b.x1 ? b.x1 : a.x1, y1 = a.y1 < b.y1 ? b.y1 : a.y1, x2 = b.x2 < a.x2 ? b.x2 : a.x2, y2 = b.y2 < a.y2 ? b.y2 : a.y2;
+  const A x1 = a.x1 < b.x1 ? b.x1 : a.x1, y1 = a.y1 < b.y1 ? b.y1 : a.y1, x2 = b.x2 < a.x2 ? b.x2 : a.x2,
+          y2 = b.y2 < a.y2 ? b.y2 : a.y2;
   const A w = A(0) < x2 - x1 ? x2 - x1 : A(0), h = A(0) < y2 - y1 ? y2 - y1 : A(0);
   const A inter = w * h;
   return inter / (a.area + b.area - inter);
@@ -71,15 +73,15 @@ __device__ A iou_of(const RotatedBox& a, const RotatedBox& b) {
 template <class A, class Shape>
 struct Layout {
   using Key = typename KeyOf<A>::type;
-  Key *keys, *sorted_keys;          // [B, F], F = N * C candidates an image
-  uint32_t *index, *sorted_index;   // [B, F]
-  int64_t* counts;                  // [B] candidates that count
-  Shape* boxes;                     // [B, M], by score
-  int64_t* classes;                 // [B, M]
-  A *scores, *worst;                // [B, M]
-  A* chosen;                        // [B, limit] scores of those chosen, where they decay
-  int64_t* kept;                    // [B, limit] positions among the sorted
-  int64_t* kept_counts;             // [B]
+  Key *keys, *sorted_keys;         // [B, F], F = N * C candidates an image
+  uint32_t *index, *sorted_index;  // [B, F]
+  int64_t* counts;                 // [B] candidates that count
+  Shape* boxes;                    // [B, M], by score
+  int64_t* classes;                // [B, M]
+  A *scores, *worst;               // [B, M]
+  A* chosen;                       // [B, limit] scores of those chosen, where they decay
+  int64_t* kept;                   // [B, limit] positions among the sorted
+  int64_t* kept_counts;            // [B]
   void* temporary;
   size_t temporary_bytes;
   int64_t total;
@@ -112,7 +114,8 @@ struct Layout {
 };
 
 template <class T, class Key>
-__global__ void key_kernel(const T* scores, int64_t F, int64_t batch, double threshold, bool all, Key* keys, uint32_t* index, unsigned long long* counts) {
+__global__ void key_kernel(const T* scores, int64_t F, int64_t batch, double threshold, bool all, Key* keys,
+                           uint32_t* index, unsigned long long* counts) {
   DETC_GRID_STRIDE(at, batch * F) {
     const acc_t<T> score = load(scores + at);
     const bool candidate = all || score > static_cast<acc_t<T>>(threshold);
@@ -123,7 +126,8 @@ __global__ void key_kernel(const T* scores, int64_t F, int64_t batch, double thr
 }
 
 template <class T, class Shape>
-__global__ void gather_kernel(NmsArgs args, int64_t F, int64_t M, const uint32_t* sorted_index, const int64_t* counts, Shape* boxes, int64_t* classes, acc_t<T>* scores) {
+__global__ void gather_kernel(NmsArgs args, int64_t F, int64_t M, const uint32_t* sorted_index, const int64_t* counts,
+                              Shape* boxes, int64_t* classes, acc_t<T>* scores) {
   using A = acc_t<T>;
   const int64_t D = args.rotated ? 5 : 4;
   DETC_GRID_STRIDE(at, args.batch * M) {
@@ -137,14 +141,16 @@ __global__ void gather_kernel(NmsArgs args, int64_t F, int64_t M, const uint32_t
 }
 
 template <class A, class Shape>
-__device__ bool suppresses(const Shape* boxes, const int64_t* classes, bool together, double threshold, int64_t i, int64_t j) {
+__device__ bool suppresses(const Shape* boxes, const int64_t* classes, bool together, double threshold, int64_t i,
+                           int64_t j) {
   return (together || classes[i] == classes[j]) && static_cast<double>(iou_of<A>(boxes[i], boxes[j])) > threshold;
 }
 
-// Greedy suppression, one block an image: a tile of candidates against all kept before it, in parallel; then the tile, one kept box at a time.
+// Greedy suppression, one block an image: a tile of candidates against all kept before it, in parallel; then the tile,
+// one kept box at a time.
 template <class A, class Shape>
-__global__ void greedy_kernel(const Shape* all_boxes, const int64_t* all_classes, const int64_t* counts, int64_t M, bool together, double threshold, int64_t limit,
-                              int64_t* all_kept, int64_t* kept_counts) {
+__global__ void greedy_kernel(const Shape* all_boxes, const int64_t* all_classes, const int64_t* counts, int64_t M,
+                              bool together, double threshold, int64_t limit, int64_t* all_kept, int64_t* kept_counts) {
   __shared__ uint8_t dead[kTile];
   const int64_t image = blockIdx.x;
   const Shape* boxes = all_boxes + image * M;
@@ -156,7 +162,8 @@ __global__ void greedy_kernel(const Shape* all_boxes, const int64_t* all_classes
     const int64_t here = tile + kTile < n ? kTile : n - tile;
     for (int64_t i = threadIdx.x; i < here; i += blockDim.x) {
       bool gone = false;
-      for (int64_t k = 0; k < count && !gone; ++k) gone = suppresses<A>(boxes, classes, together, threshold, kept[k], tile + i);
+      for (int64_t k = 0; k < count && !gone; ++k)
+        gone = suppresses<A>(boxes, classes, together, threshold, kept[k], tile + i);
       dead[i] = gone;
     }
     __syncthreads();
@@ -173,10 +180,12 @@ __global__ void greedy_kernel(const Shape* all_boxes, const int64_t* all_classes
   if (threadIdx.x == 0) kept_counts[image] = count;
 }
 
-// The best remaining candidate again and again, one block an image: soft-NMS when it decays the others, the last step of matrix NMS when not.
+// The best remaining candidate again and again, one block an image: soft-NMS when it decays the others, the last step
+// of matrix NMS when not.
 template <class A, class Shape>
-__global__ void select_kernel(NmsArgs args, bool decay, const Shape* all_boxes, const int64_t* all_classes, const uint32_t* sorted_index, int64_t F, const int64_t* counts,
-                              int64_t M, A* all_scores, A* chosen_scores, int64_t* all_kept, int64_t* kept_counts) {
+__global__ void select_kernel(NmsArgs args, bool decay, const Shape* all_boxes, const int64_t* all_classes,
+                              const uint32_t* sorted_index, int64_t F, const int64_t* counts, int64_t M, A* all_scores,
+                              A* chosen_scores, int64_t* all_kept, int64_t* kept_counts) {
   __shared__ A best_scores[kThreads];
   __shared__ int64_t best_positions[kThreads];
   const int64_t image = blockIdx.x;
@@ -202,7 +211,8 @@ __global__ void select_kernel(NmsArgs args, bool decay, const Shape* all_boxes, 
       const unsigned mine = threadIdx.x * 2 * step, other = mine + step;
       if (other < blockDim.x && best_positions[other] >= 0) {
         const bool better = best_positions[mine] < 0 || best_scores[other] > best_scores[mine] ||
-                            (best_scores[other] == best_scores[mine] && candidate[best_positions[other]] < candidate[best_positions[mine]]);
+                            (best_scores[other] == best_scores[mine] &&
+                             candidate[best_positions[other]] < candidate[best_positions[mine]]);
         if (better) {
           best_scores[mine] = best_scores[other];
           best_positions[mine] = best_positions[other];
@@ -235,9 +245,11 @@ __global__ void select_kernel(NmsArgs args, bool decay, const Shape* all_boxes, 
   if (threadIdx.x == 0) kept_counts[image] = count;
 }
 
-// Matrix NMS in two passes over the pairs: how much each box is overlapped by a better one, then the decay that follows.
+// Matrix NMS in two passes over the pairs: how much each box is overlapped by a better one, then the decay that
+// follows.
 template <class A, class Shape>
-__global__ void worst_kernel(NmsArgs args, const Shape* all_boxes, const int64_t* all_classes, const int64_t* counts, int64_t M, A* worst) {
+__global__ void worst_kernel(NmsArgs args, const Shape* all_boxes, const int64_t* all_classes, const int64_t* counts,
+                             int64_t M, A* worst) {
   DETC_GRID_STRIDE(at, args.batch * M) {
     const int64_t image = at / M, j = at % M;
     const int64_t n = counts[image] < M ? counts[image] : M;
@@ -255,7 +267,8 @@ __global__ void worst_kernel(NmsArgs args, const Shape* all_boxes, const int64_t
 }
 
 template <class A, class Shape>
-__global__ void decay_kernel(NmsArgs args, const Shape* all_boxes, const int64_t* all_classes, const int64_t* counts, int64_t M, const A* all_worst, A* scores) {
+__global__ void decay_kernel(NmsArgs args, const Shape* all_boxes, const int64_t* all_classes, const int64_t* counts,
+                             int64_t M, const A* all_worst, A* scores) {
   const A sigma = static_cast<A>(args.sigma);
   DETC_GRID_STRIDE(at, args.batch * M) {
     const int64_t image = at / M, j = at % M;
@@ -270,7 +283,8 @@ __global__ void decay_kernel(NmsArgs args, const Shape* all_boxes, const int64_t
       const A iou = iou_of<A>(boxes[i], boxes[j]);
       if (!(iou > A(0))) continue;
       const A room = A(1) - worst[i] > A(1e-6) ? A(1) - worst[i] : A(1e-6);
-      const A ratio = args.method == NmsMethod::matrix_linear ? (A(1) - iou) / room : exp(-sigma * (iou * iou - worst[i] * worst[i]));
+      const A ratio = args.method == NmsMethod::matrix_linear ? (A(1) - iou) / room
+                                                              : exp(-sigma * (iou * iou - worst[i] * worst[i]));
       if (ratio < decay) decay = ratio;
     }
     scores[at] *= decay;
@@ -278,8 +292,9 @@ __global__ void decay_kernel(NmsArgs args, const Shape* all_boxes, const int64_t
 }
 
 template <class T, class A>
-__global__ void write_kernel(NmsArgs args, int64_t F, int64_t M, int64_t limit, const uint32_t* sorted_index, const int64_t* classes, const A* scores, bool by_slot,
-                             const int64_t* kept, const int64_t* kept_counts) {
+__global__ void write_kernel(NmsArgs args, int64_t F, int64_t M, int64_t limit, const uint32_t* sorted_index,
+                             const int64_t* classes, const A* scores, bool by_slot, const int64_t* kept,
+                             const int64_t* kept_counts) {
   const int64_t K = args.keep, D = args.rotated ? 5 : 4;
   DETC_GRID_STRIDE(at, args.batch * K) {
     const int64_t image = at / K, k = at % K;
@@ -289,7 +304,10 @@ __global__ void write_kernel(NmsArgs args, int64_t F, int64_t M, int64_t limit, 
     T* out = static_cast<T*>(args.out_boxes) + at * D;
     const T* box = static_cast<const T*>(args.boxes) + (image * args.num_boxes + n) * D;
     for (int64_t d = 0; d < D; ++d) {
-      if (valid) out[d] = box[d]; else store(out + d, A(0));
+      if (valid)
+        out[d] = box[d];
+      else
+        store(out + d, A(0));
     }
     store(static_cast<T*>(args.out_scores) + at, valid ? scores[by_slot ? at : image * M + m] : A(0));
     args.out_labels[at] = valid ? classes[image * M + m] : 0;
@@ -322,27 +340,32 @@ void batched(const NmsArgs& args, void* workspace, void* stream) {
   A* chosen = at.scores;
   const bool by_slot = args.method != NmsMethod::hard;
   if (s.F > 0) {
-    DETC_LAUNCH(key_kernel<T>, blocks_for(args.batch * s.F), kThreads, stream, static_cast<const T*>(args.scores), s.F, args.batch, args.score_threshold, false, at.keys,
-                at.index, reinterpret_cast<unsigned long long*>(at.counts));
+    DETC_LAUNCH(key_kernel<T>, blocks_for(args.batch * s.F), kThreads, stream, static_cast<const T*>(args.scores), s.F,
+                args.batch, args.score_threshold, false, at.keys, at.index,
+                reinterpret_cast<unsigned long long*>(at.counts));
     for (int64_t b = 0; b < args.batch; ++b)
-      sort_pairs(at.temporary, at.temporary_bytes, at.keys + b * s.F, at.sorted_keys + b * s.F, at.index + b * s.F, at.sorted_index + b * s.F, s.F, stream);
-    DETC_LAUNCH((gather_kernel<T, Shape>), blocks_for(args.batch * s.M), kThreads, stream, args, s.F, s.M, at.sorted_index, at.counts, at.boxes, at.classes, at.scores);
+      sort_pairs(at.temporary, at.temporary_bytes, at.keys + b * s.F, at.sorted_keys + b * s.F, at.index + b * s.F,
+                 at.sorted_index + b * s.F, s.F, stream);
+    DETC_LAUNCH((gather_kernel<T, Shape>), blocks_for(args.batch * s.M), kThreads, stream, args, s.F, s.M,
+                at.sorted_index, at.counts, at.boxes, at.classes, at.scores);
     const bool soft = args.method == NmsMethod::soft_linear || args.method == NmsMethod::soft_gaussian;
     if (args.method == NmsMethod::hard) {
-      DETC_LAUNCH_TEAMS((greedy_kernel<A, Shape>), args.batch, kThreads, stream, at.boxes, at.classes, at.counts, s.M, args.class_agnostic, args.iou_threshold, s.limit,
-                        at.kept, at.kept_counts);
+      DETC_LAUNCH_TEAMS((greedy_kernel<A, Shape>), args.batch, kThreads, stream, at.boxes, at.classes, at.counts, s.M,
+                        args.class_agnostic, args.iou_threshold, s.limit, at.kept, at.kept_counts);
     } else {
       if (!soft) {
-        DETC_LAUNCH((worst_kernel<A, Shape>), blocks_for(args.batch * s.M), kThreads, stream, args, at.boxes, at.classes, at.counts, s.M, at.worst);
-        DETC_LAUNCH((decay_kernel<A, Shape>), blocks_for(args.batch * s.M), kThreads, stream, args, at.boxes, at.classes, at.counts, s.M, at.worst, at.scores);
+        DETC_LAUNCH((worst_kernel<A, Shape>), blocks_for(args.batch * s.M), kThreads, stream, args, at.boxes,
+                    at.classes, at.counts, s.M, at.worst);
+        DETC_LAUNCH((decay_kernel<A, Shape>), blocks_for(args.batch * s.M), kThreads, stream, args, at.boxes,
+                    at.classes, at.counts, s.M, at.worst, at.scores);
       }
       chosen = at.chosen;
-      DETC_LAUNCH_TEAMS((select_kernel<A, Shape>), args.batch, kThreads, stream, args, soft, at.boxes, at.classes, at.sorted_index, s.F, at.counts, s.M, at.scores, chosen,
-                        at.kept, at.kept_counts);
+      DETC_LAUNCH_TEAMS((select_kernel<A, Shape>), args.batch, kThreads, stream, args, soft, at.boxes, at.classes,
+                        at.sorted_index, s.F, at.counts, s.M, at.scores, chosen, at.kept, at.kept_counts);
     }
   }
-  DETC_LAUNCH((write_kernel<T, A>), blocks_for(args.batch * args.keep), kThreads, stream, args, s.F, s.M, s.limit, at.sorted_index, at.classes, chosen, by_slot, at.kept,
-              at.kept_counts);
+  DETC_LAUNCH((write_kernel<T, A>), blocks_for(args.batch * args.keep), kThreads, stream, args, s.F, s.M, s.limit,
+              at.sorted_index, at.classes, chosen, by_slot, at.kept, at.kept_counts);
 }
 
 template <class T, class Shape>
@@ -351,11 +374,13 @@ void plain(const NmsArgs& args, int64_t* kept, int64_t* count, void* workspace, 
   const int64_t n = args.num_boxes;
   const Layout<A, Shape> at(workspace, 1, n, n, n);
   cudaMemsetAsync(at.counts, 0, sizeof(int64_t), static_cast<cudaStream_t>(stream));
-  DETC_LAUNCH(key_kernel<T>, blocks_for(n), kThreads, stream, static_cast<const T*>(args.scores), n, int64_t{1}, 0.0, true, at.keys, at.index,
-              reinterpret_cast<unsigned long long*>(at.counts));
+  DETC_LAUNCH(key_kernel<T>, blocks_for(n), kThreads, stream, static_cast<const T*>(args.scores), n, int64_t{1}, 0.0,
+              true, at.keys, at.index, reinterpret_cast<unsigned long long*>(at.counts));
   sort_pairs(at.temporary, at.temporary_bytes, at.keys, at.sorted_keys, at.index, at.sorted_index, n, stream);
-  DETC_LAUNCH((gather_kernel<T, Shape>), blocks_for(n), kThreads, stream, args, n, n, at.sorted_index, at.counts, at.boxes, at.classes, at.scores);
-  DETC_LAUNCH_TEAMS((greedy_kernel<A, Shape>), 1, kThreads, stream, at.boxes, at.classes, at.counts, n, true, args.iou_threshold, n, kept, at.kept_counts);
+  DETC_LAUNCH((gather_kernel<T, Shape>), blocks_for(n), kThreads, stream, args, n, n, at.sorted_index, at.counts,
+              at.boxes, at.classes, at.scores);
+  DETC_LAUNCH_TEAMS((greedy_kernel<A, Shape>), 1, kThreads, stream, at.boxes, at.classes, at.counts, n, true,
+                    args.iou_threshold, n, kept, at.kept_counts);
   DETC_LAUNCH(index_kernel, blocks_for(n), kThreads, stream, at.sorted_index, kept, at.kept_counts, count);
 }
 
@@ -373,27 +398,27 @@ NmsArgs plain_args(DType dtype, bool rotated, const void* boxes, const void* sco
 
 }  // namespace
 
-#define DETC_DISPATCH_SHAPE(args, T, Shape, ...)            \
-  DETC_DISPATCH_FLOATING((args).dtype, T, {                 \
-    if ((args).rotated) {                                   \
-      using Shape = RotatedBox;                             \
-      __VA_ARGS__                                           \
-    } else {                                                \
-      using Shape = StraightBox<acc_t<T>>;                  \
-      __VA_ARGS__                                           \
-    }                                                       \
+#define DETC_DISPATCH_SHAPE(args, T, Shape, ...) \
+  DETC_DISPATCH_FLOATING((args).dtype, T, {      \
+    if ((args).rotated) {                        \
+      using Shape = RotatedBox;                  \
+      __VA_ARGS__                                \
+    } else {                                     \
+      using Shape = StraightBox<acc_t<T>>;       \
+      __VA_ARGS__                                \
+    }                                            \
   })
 
 int64_t batched_nms_cuda_workspace(const NmsArgs& args) {
   const Sizes s = sizes_of(args);
   int64_t bytes = 0;
-  DETC_DISPATCH_SHAPE(args, T, Shape, { bytes = Layout<acc_t<T>, Shape>(nullptr, args.batch, s.F, s.M, s.limit).total; })
+  DETC_DISPATCH_SHAPE(args, T, Shape,
+                      { bytes = Layout<acc_t<T>, Shape>(nullptr, args.batch, s.F, s.M, s.limit).total; })
   return bytes;
 }
 
-void batched_nms_cuda(const NmsArgs& args, void* workspace, int64_t, void* stream) {
-  DETC_DISPATCH_SHAPE(args, T, Shape, { batched<T, Shape>(args, workspace, stream); })
-}
+void batched_nms_cuda(const NmsArgs& args, void* workspace, int64_t, void* stream){
+    DETC_DISPATCH_SHAPE(args, T, Shape, { batched<T, Shape>(args, workspace, stream); })}
 
 int64_t nms_cuda_workspace(DType dtype, bool rotated, int64_t n) {
   const NmsArgs args = plain_args(dtype, rotated, nullptr, nullptr, n, 0);
@@ -402,8 +427,8 @@ int64_t nms_cuda_workspace(DType dtype, bool rotated, int64_t n) {
   return bytes;
 }
 
-void nms_cuda(DType dtype, bool rotated, const void* boxes, const void* scores, int64_t n, double iou_threshold, int64_t* kept, int64_t* count, void* workspace, int64_t,
-              void* stream) {
+void nms_cuda(DType dtype, bool rotated, const void* boxes, const void* scores, int64_t n, double iou_threshold,
+              int64_t* kept, int64_t* count, void* workspace, int64_t, void* stream) {
   const NmsArgs args = plain_args(dtype, rotated, boxes, scores, n, iou_threshold);
   DETC_DISPATCH_SHAPE(args, T, Shape, { plain<T, Shape>(args, kept, count, workspace, stream); })
 }

@@ -48,7 +48,8 @@ inline void sort_keyed(std::vector<Keyed<uint32_t>>& items) {
   std::vector<Keyed<uint32_t>> other(items.size());
   std::vector<uint32_t> counts(kPasses * kBuckets, 0);
   for (const auto& item : items)
-    for (int pass = 0; pass < kPasses; ++pass) ++counts[pass * kBuckets + ((item.key >> (pass * kBits)) & (kBuckets - 1))];
+    for (int pass = 0; pass < kPasses; ++pass)
+      ++counts[pass * kBuckets + ((item.key >> (pass * kBits)) & (kBuckets - 1))];
   for (int pass = 0; pass < kPasses; ++pass) {
     uint32_t* count = counts.data() + pass * kBuckets;
     uint32_t total = 0;

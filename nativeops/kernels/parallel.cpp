@@ -27,7 +27,10 @@ class Pool {
     wake_.notify_all();
     for (auto& worker : workers_) {
       // A forked child inherits the handles but not the threads.
-      if (getpid() == owner_) worker.join(); else worker.detach();
+      if (getpid() == owner_)
+        worker.join();
+      else
+        worker.detach();
     }
   }
 
@@ -123,8 +126,6 @@ std::atomic<ParallelBackend> backend{run_in_pool};
 
 void set_parallel_backend(ParallelBackend chosen) { backend.store(chosen); }
 
-void run_parallel(int64_t n, int64_t grain, RangeBody body, void* context) {
-  backend.load()(n, grain, body, context);
-}
+void run_parallel(int64_t n, int64_t grain, RangeBody body, void* context) { backend.load()(n, grain, body, context); }
 
 }  // namespace detc

@@ -1,7 +1,7 @@
 // parallel_for: the kernels' only way to use more than one CPU thread.
 //
-// The host that loads the library decides which threads do the work: the torch binding hands the ranges to torch's own pool, the ONNX
-// Runtime binding to the pool in parallel.cpp. A body must not throw.
+// The host that loads the library decides which threads do the work: the torch binding hands the ranges to torch's own
+// pool, the ONNX Runtime binding to the pool in parallel.cpp. A body must not throw.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// CPU RoIAlign. Work is split by image and channel block, with every roi of the image inside: a block's planes stay in cache, and the backward
-// adds in the order of the rois whatever the number of threads.
+// CPU RoIAlign. Work is split by image and channel block, with every roi of the image inside: a block's planes stay in
+// cache, and the backward adds in the order of the rois whatever the number of threads.
 #include "roi_align.h"
 
 #include <cstring>
@@ -30,7 +30,8 @@ std::vector<RoiTable<A>> make_tables(const RoiAlignArgs& args, bool backward) {
   return tables;
 }
 
-// Rois by image, each in order. (One image's rois are neighbours when the rois are batched, anywhere when they are listed.)
+// Rois by image, each in order. (One image's rois are neighbours when the rois are batched, anywhere when they are
+// listed.)
 template <class A>
 std::vector<std::vector<int64_t>> by_image(const RoiAlignArgs& args, const std::vector<RoiTable<A>>& tables) {
   std::vector<std::vector<int64_t>> rois(args.batch);
@@ -59,7 +60,8 @@ vec<A> load_part(const T* p, int64_t count) {
 
 // out[p][q] of N rows p at once: N independent chains of multiply-adds over the window's columns.
 template <int N, class A>
-void columns(const A* rows, int64_t row_stride, const A* by_column, int64_t x_count, int64_t q_padded, int64_t Q, A* out) {
+void columns(const A* rows, int64_t row_stride, const A* by_column, int64_t x_count, int64_t q_padded, int64_t Q,
+             A* out) {
   for (int64_t q = 0; q < q_padded; q += kQLanes) {
     Eight<A> sum[N] = {};
     for (int64_t x = 0; x < x_count; ++x) {
@@ -78,7 +80,8 @@ void columns(const A* rows, int64_t row_stride, const A* by_column, int64_t x_co
 
 // One channel of one roi. `rows` is scratch for P x x_padded.
 template <class T, class A>
-void forward_plane(const RoiAlignArgs& args, const RoiTable<A>& table, const T* plane, const T* end_of_map, A* rows, A* sums, T* out) {
+void forward_plane(const RoiAlignArgs& args, const RoiTable<A>& table, const T* plane, const T* end_of_map, A* rows,
+                   A* sums, T* out) {
   constexpr int64_t L = kLanes<A>;
   const int64_t P = args.pooled_height, Q = args.pooled_width, W = args.width[table.level];
   for (int64_t p = 0; p < P; ++p) {
@@ -97,8 +100,12 @@ void forward_plane(const RoiAlignArgs& args, const RoiTable<A>& table, const T* 
   }
   const int64_t q_padded = (Q + kQLanes - 1) / kQLanes * kQLanes;
   int64_t p = 0;
-  for (; p + 7 <= P; p += 7) columns<7>(rows + p * table.x_padded, table.x_padded, table.by_column.data(), table.x_count, q_padded, Q, sums + p * Q);
-  for (; p < P; ++p) columns<1>(rows + p * table.x_padded, table.x_padded, table.by_column.data(), table.x_count, q_padded, Q, sums + p * Q);
+  for (; p + 7 <= P; p += 7)
+    columns<7>(rows + p * table.x_padded, table.x_padded, table.by_column.data(), table.x_count, q_padded, Q,
+               sums + p * Q);
+  for (; p < P; ++p)
+    columns<1>(rows + p * table.x_padded, table.x_padded, table.by_column.data(), table.x_count, q_padded, Q,
+               sums + p * Q);
   for (int64_t i = 0; i < P * Q; ++i) store(out + i, sums[i]);
 }
 
@@ -126,7 +133,8 @@ void forward(const RoiAlignArgs& args) {
         const int64_t plane = args.height[table.level] * args.width[table.level];
         const T* map = static_cast<const T*>(args.features[table.level]);
         for (int64_t c = c_begin; c < c_end; ++c)
-          forward_plane<T, A>(args, table, map + (image * C + c) * plane, map + args.batch * C * plane, rows.data(), sums.data(), output + (r * C + c) * PQ);
+          forward_plane<T, A>(args, table, map + (image * C + c) * plane, map + args.batch * C * plane, rows.data(),
+                              sums.data(), output + (r * C + c) * PQ);
       }
     }
   });
@@ -141,7 +149,8 @@ void backward_plane(const RoiAlignArgs& args, const RoiTable<A>& table, const T*
     if (table.y_begin[p] == table.y_end[p]) continue;
     for (int64_t x = 0; x < table.x_padded; x += L) {
       vec<A> sum{};
-      for (int64_t q = 0; q < Q; ++q) sum += load(grad + p * Q + q) * vload(table.by_bin.data() + q * table.x_padded + x);
+      for (int64_t q = 0; q < Q; ++q)
+        sum += load(grad + p * Q + q) * vload(table.by_bin.data() + q * table.x_padded + x);
       vstore(rows + x, sum);
     }
     const A* weights = table.y_weights.data() + table.y_offset[p];

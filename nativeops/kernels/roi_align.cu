@@ -1,6 +1,6 @@
 // detc-flags: -fmad=false
-// CUDA RoIAlign: one thread an output element. The backward adds in fixed point (fixed_point.h), so it is deterministic. Multiply-add fusion is
-// off so that samples lie exactly where they do on the CPU.
+// CUDA RoIAlign: one thread an output element. The backward adds in fixed point (fixed_point.h), so it is
+// deterministic. Multiply-add fusion is off so that samples lie exactly where they do on the CPU.
 #include "fixed_point.h"
 #include "launch.h"
 #include "roi_align.h"
@@ -8,7 +8,8 @@
 namespace detc {
 namespace {
 
-// Calls f(offset in the plane, weight) for every tap of every sample of one bin; weights include the division by the number of samples.
+// Calls f(offset in the plane, weight) for every tap of every sample of one bin; weights include the division by the
+// number of samples.
 template <class A, class F>
 __device__ void for_taps(const RoiAlignArgs& args, const RoiGeometry<A>& g, int64_t p, int64_t q, const F& f) {
   const int64_t H = args.height[g.level], W = args.width[g.level];
@@ -40,7 +41,8 @@ __global__ void forward_kernel(RoiAlignArgs args) {
     const RoiGeometry<A> g = roi_geometry<A>(args, roi);
     A sum = 0;
     if (g.usable) {
-      const T* plane = static_cast<const T*>(args.features[g.level]) + (g.image * C + c) * args.height[g.level] * args.width[g.level];
+      const T* plane = static_cast<const T*>(args.features[g.level]) +
+                       (g.image * C + c) * args.height[g.level] * args.width[g.level];
       for_taps(args, g, p, q, [&](int64_t offset, A weight) { sum += weight * static_cast<A>(load(plane + offset)); });
     }
     store(static_cast<T*>(args.output) + at, sum);
@@ -77,7 +79,8 @@ int64_t elements(const RoiAlignArgs& args) {
 template <class T>
 void backward(const RoiAlignArgs& args, void* workspace, void* stream) {
   const int64_t outputs = args.num_rois * args.channels * args.pooled_height * args.pooled_width;
-  // The weights that one bin gives one pixel add up to at most 1, so a pixel's sum is bounded by the number of bins of its image.
+  // The weights that one bin gives one pixel add up to at most 1, so a pixel's sum is bounded by the number of bins of
+  // its image.
   const int64_t bins = args.num_rois * args.pooled_height * args.pooled_width;
   FixedPoint sums = fixed_point_begin(workspace, elements(args), bins, stream);
   fixed_point_bound(sums, 0, static_cast<const T*>(args.grad), outputs, stream);

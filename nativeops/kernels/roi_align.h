@@ -1,6 +1,7 @@
 // RoIAlign over one feature map or over a pyramid, forward and backward; and RoIPool.
 //
-// He et al. 2017 (arXiv 1703.06870); the level of a roi is Lin et al. 2017 (arXiv 1612.03144), equation 1, rounded as torchvision rounds it.
+// He et al. 2017 (arXiv 1703.06870); the level of a roi is Lin et al. 2017 (arXiv 1612.03144), equation 1, rounded as
+// torchvision rounds it.
 #pragma once
 
 #include <math.h>
@@ -20,15 +21,16 @@ struct RoiAlignArgs {
   int64_t height[kMaxLevels], width[kMaxLevels];
   double scale[kMaxLevels];  // 1 / stride
   int64_t batch, channels;
-  const void* rois;    // [num_rois, 4], rois_per_image of them an image; or [num_rois, 5] with the image first when rois_per_image is 0
-  const bool* valid;   // [num_rois] or null
+  const void* rois;   // [num_rois, 4], rois_per_image of them an image; or [num_rois, 5] with the image first when
+                      // rois_per_image is 0
+  const bool* valid;  // [num_rois] or null
   int64_t num_rois, rois_per_image;
   int64_t pooled_height, pooled_width;
   int64_t sampling_ratio;  // 0: ceil(bin size)
   bool aligned;
   double canonical_scale, canonical_level;
-  void* output;       // forward: [num_rois, C, P, Q]
-  const void* grad;   // backward: the same shape
+  void* output;      // forward: [num_rois, C, P, Q]
+  const void* grad;  // backward: the same shape
 };
 
 void roi_align_forward_cpu(const RoiAlignArgs& args);
@@ -40,7 +42,8 @@ int64_t roi_align_backward_cuda_workspace(const RoiAlignArgs& args);
 void roi_align_backward_cuda(const RoiAlignArgs& args, void* workspace, void* stream);
 #endif
 
-// Where a roi samples. Plain arithmetic in A, each step rounded, so that every host and torchvision agree on the sample positions.
+// Where a roi samples. Plain arithmetic in A, each step rounded, so that every host and torchvision agree on the sample
+// positions.
 template <class A>
 struct RoiGeometry {
   bool usable;  // false: the output is zero and there is no gradient
@@ -69,9 +72,12 @@ DETC_HD RoiGeometry<A> roi_geometry(const RoiAlignArgs& args, int64_t roi) {
   if (args.num_levels > 1) {
     const A size = sqrt((x2 - x1) * (y2 - y1));
     const A lowest = static_cast<A>(round(-log2(args.scale[0])));
-    const A level = floor(static_cast<A>(args.canonical_level) + log2(size / static_cast<A>(args.canonical_scale)) + static_cast<A>(1e-6)) - lowest;
+    const A level = floor(static_cast<A>(args.canonical_level) + log2(size / static_cast<A>(args.canonical_scale)) +
+                          static_cast<A>(1e-6)) -
+                    lowest;
     const A highest = static_cast<A>(args.num_levels - 1);
-    g.level = level >= highest ? args.num_levels - 1 : (level > A(0) ? static_cast<int64_t>(level) : 0);  // NaN (an inverted box): 0
+    g.level = level >= highest ? args.num_levels - 1
+                               : (level > A(0) ? static_cast<int64_t>(level) : 0);  // NaN (an inverted box): 0
   }
   const A scale = static_cast<A>(args.scale[g.level]), offset = args.aligned ? A(0.5) : A(0);
   g.x = x1 * scale - offset;

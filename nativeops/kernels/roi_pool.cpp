@@ -18,8 +18,9 @@ void forward(const RoiPoolArgs& args) {
         A value = 0;
         int64_t where = -1;
         if (r.image >= 0)
-          roi_pool_bin(args, r, static_cast<const T*>(args.feature) + (r.image * args.channels + at % args.channels) * plane, bin / args.pooled_width,
-                       bin % args.pooled_width, &value, &where);
+          roi_pool_bin(args, r,
+                       static_cast<const T*>(args.feature) + (r.image * args.channels + at % args.channels) * plane,
+                       bin / args.pooled_width, bin % args.pooled_width, &value, &where);
         store(static_cast<T*>(args.output) + at * PQ + bin, value);
         args.argmax[at * PQ + bin] = where;
       }
@@ -40,11 +41,13 @@ void backward(const RoiPoolArgs& args) {
         const RoiPixels r = roi_pixels<A>(args, roi);
         for (int64_t bin = 0; bin < PQ; ++bin) {
           const int64_t at = (roi * C + c) * PQ + bin, where = args.argmax[at];
-          if (r.image >= 0 && where >= 0 && where < plane) sums[r.image * plane + where] += load(static_cast<const T*>(args.grad) + at);
+          if (r.image >= 0 && where >= 0 && where < plane)
+            sums[r.image * plane + where] += load(static_cast<const T*>(args.grad) + at);
         }
       }
       for (int64_t b = 0; b < args.batch; ++b)
-        for (int64_t i = 0; i < plane; ++i) store(static_cast<T*>(args.grad_feature) + (b * C + c) * plane + i, sums[b * plane + i]);
+        for (int64_t i = 0; i < plane; ++i)
+          store(static_cast<T*>(args.grad_feature) + (b * C + c) * plane + i, sums[b * plane + i]);
     }
   });
 }

@@ -15,10 +15,10 @@ struct RoiPoolArgs {
   const void* rois;     // [R, 5]: image, x1 y1 x2 y2
   int64_t batch, channels, height, width, num_rois, pooled_height, pooled_width;
   double scale;
-  void* output;         // [R, C, P, Q]
-  int64_t* argmax;      // [R, C, P, Q]: offset in the plane, -1 for an empty bin
-  const void* grad;     // backward: [R, C, P, Q]
-  void* grad_feature;   // backward: [B, C, H, W]
+  void* output;        // [R, C, P, Q]
+  int64_t* argmax;     // [R, C, P, Q]: offset in the plane, -1 for an empty bin
+  const void* grad;    // backward: [R, C, P, Q]
+  void* grad_feature;  // backward: [B, C, H, W]
 };
 
 void roi_pool_cpu(const RoiPoolArgs& args);
@@ -49,23 +49,27 @@ DETC_HD RoiPixels roi_pixels(const RoiPoolArgs& args, int64_t roi) {
   const bool finite = isfinite(box[1]) && isfinite(box[2]) && isfinite(box[3]) && isfinite(box[4]);
   if (!finite || !(box[0] >= A(0) && box[0] < static_cast<A>(args.batch))) return r;
   const A scale = static_cast<A>(args.scale);
-  r = {static_cast<int64_t>(box[0]), roi_pixel(box[1] * scale), roi_pixel(box[2] * scale), roi_pixel(box[3] * scale), roi_pixel(box[4] * scale)};
+  r = {static_cast<int64_t>(box[0]), roi_pixel(box[1] * scale), roi_pixel(box[2] * scale), roi_pixel(box[3] * scale),
+       roi_pixel(box[4] * scale)};
   return r;
 }
 
 // The pixels [begin, end) of a bin along one axis.
 template <class A>
-DETC_HD void roi_bin(int64_t first, int64_t last, int64_t bin, int64_t bins, int64_t size, int64_t* begin, int64_t* end) {
+DETC_HD void roi_bin(int64_t first, int64_t last, int64_t bin, int64_t bins, int64_t size, int64_t* begin,
+                     int64_t* end) {
   const int64_t length = last - first + 1 > 1 ? last - first + 1 : 1;
   const A step = static_cast<A>(length) / static_cast<A>(bins);
-  const int64_t from = static_cast<int64_t>(floor(static_cast<A>(bin) * step)) + first, to = static_cast<int64_t>(ceil(static_cast<A>(bin + 1) * step)) + first;
+  const int64_t from = static_cast<int64_t>(floor(static_cast<A>(bin) * step)) + first,
+                to = static_cast<int64_t>(ceil(static_cast<A>(bin + 1) * step)) + first;
   *begin = from < 0 ? 0 : (from > size ? size : from);
   *end = to < 0 ? 0 : (to > size ? size : to);
 }
 
 // The maximum of one bin; the first of equal ones. NaN pixels are passed over.
 template <class T>
-DETC_HD void roi_pool_bin(const RoiPoolArgs& args, const RoiPixels& r, const T* plane, int64_t p, int64_t q, acc_t<T>* value, int64_t* where) {
+DETC_HD void roi_pool_bin(const RoiPoolArgs& args, const RoiPixels& r, const T* plane, int64_t p, int64_t q,
+                          acc_t<T>* value, int64_t* where) {
   using A = acc_t<T>;
   int64_t y_begin, y_end, x_begin, x_end;
   roi_bin<A>(r.y1, r.y2, p, args.pooled_height, args.height, &y_begin, &y_end);

@@ -1,5 +1,6 @@
 // detc-flags: -ffp-contract=off
-// Sample positions must round as torchvision's do (a sample just outside the map counts zero), hence a file of its own without contraction.
+// Sample positions must round as torchvision's do (a sample just outside the map counts zero), hence a file of its own
+// without contraction.
 #include "roi_tables.h"
 
 #include <algorithm>
@@ -69,12 +70,18 @@ RoiTable<A> make_roi_table(const RoiAlignArgs& args, int64_t roi, int64_t lanes,
   table.x_count = std::max<int64_t>(0, x_end - table.x_begin);
   table.x_padded = (table.x_count + lanes - 1) / lanes * lanes;
   const int64_t q_padded = (Q + kQLanes - 1) / kQLanes * kQLanes;
-  if (backward) table.by_bin.assign(Q * table.x_padded, A(0)); else table.by_column.assign(table.x_count * q_padded, A(0));
+  if (backward)
+    table.by_bin.assign(Q * table.x_padded, A(0));
+  else
+    table.by_column.assign(table.x_count * q_padded, A(0));
   for (int64_t q = 0; q < Q; ++q)
     for (int64_t at = x.begin[q]; at < x.end[q]; ++at) {
       const A weight = x.weights[x.offset[q] + at - x.begin[q]];
       const int64_t column = at - table.x_begin;
-      if (backward) table.by_bin[q * table.x_padded + column] = weight; else table.by_column[column * q_padded + q] = weight;
+      if (backward)
+        table.by_bin[q * table.x_padded + column] = weight;
+      else
+        table.by_column[column * q_padded + q] = weight;
     }
   table.y_begin = std::move(y.begin);
   table.y_end = std::move(y.end);

@@ -10,8 +10,9 @@ namespace detc {
 
 inline constexpr int64_t kQLanes = 8;  // output columns are handled in blocks of this many
 
-// One roi's summed bilinear weights. Rows: for each bin p the taps [y_begin[p], y_end[p]) with weights from y_weights[y_offset[p]], the division by
-// the number of samples included. Columns: a window of the map, dense: by_column[x][q] (forward) and by_bin[q][x] (backward), zero-padded.
+// One roi's summed bilinear weights. Rows: for each bin p the taps [y_begin[p], y_end[p]) with weights from
+// y_weights[y_offset[p]], the division by the number of samples included. Columns: a window of the map, dense:
+// by_column[x][q] (forward) and by_bin[q][x] (backward), zero-padded.
 template <class A>
 struct RoiTable {
   bool usable = false;

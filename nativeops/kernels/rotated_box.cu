@@ -9,7 +9,8 @@ __global__ void rotated_iou_kernel(RotatedIouArgs args) {
   const int64_t m = args.aligned ? 1 : args.m;
   DETC_GRID_STRIDE(at, args.n * m) {
     const int64_t i = at / m, j = args.aligned ? i : at % m;
-    const double iou = rotated_iou(rotated_box_at(static_cast<const T*>(args.a) + i * 5), rotated_box_at(static_cast<const T*>(args.b) + j * 5));
+    const double iou = rotated_iou(rotated_box_at(static_cast<const T*>(args.a) + i * 5),
+                                   rotated_box_at(static_cast<const T*>(args.b) + j * 5));
     store(static_cast<T*>(args.out) + at, static_cast<acc_t<T>>(iou));
   }
 }

@@ -1,6 +1,8 @@
-// Overlap of rotated boxes (cx, cy, w, h, angle in radians, counter-clockwise where y points up), on the host and on the device.
+// Overlap of rotated boxes (cx, cy, w, h, angle in radians, counter-clockwise where y points up), on the host and on
+// the device.
 //
-// The corners of one box are clipped in the frame of the other (Sutherland and Hodgman 1974), in double whatever the boxes' type.
+// The corners of one box are clipped in the frame of the other (Sutherland and Hodgman 1974), in double whatever the
+// boxes' type.
 #pragma once
 
 #include <math.h>
@@ -17,8 +19,8 @@ struct RotatedBox {
 
 template <class T>
 DETC_HD RotatedBox rotated_box_at(const T* p) {
-  return RotatedBox{static_cast<double>(load(p)), static_cast<double>(load(p + 1)), static_cast<double>(load(p + 2)), static_cast<double>(load(p + 3)),
-                    static_cast<double>(load(p + 4))};
+  return RotatedBox{static_cast<double>(load(p)), static_cast<double>(load(p + 1)), static_cast<double>(load(p + 2)),
+                    static_cast<double>(load(p + 3)), static_cast<double>(load(p + 4))};
 }
 
 namespace rotated {
@@ -34,7 +36,8 @@ DETC_HD Polygon clip(const Polygon& in, bool along_x, double sign, double limit)
   out.count = 0;
   for (int i = 0; i < in.count; ++i) {
     const int next = i + 1 == in.count ? 0 : i + 1;
-    const double here = sign * (along_x ? in.x[i] : in.y[i]) - limit, there = sign * (along_x ? in.x[next] : in.y[next]) - limit;
+    const double here = sign * (along_x ? in.x[i] : in.y[i]) - limit,
+                 there = sign * (along_x ? in.x[next] : in.y[next]) - limit;
     if (here <= 0 && out.count < 8) {
       out.x[out.count] = in.x[i];
       out.y[out.count++] = in.y[i];
@@ -80,16 +83,20 @@ DETC_HD double rotated_intersection(const RotatedBox& a, const RotatedBox& b) {
 // 0 when a box has no area or a side that is negative, or a number is not finite.
 DETC_HD double rotated_iou(const RotatedBox& a, const RotatedBox& b) {
   const double area_a = a.w * a.h, area_b = b.w * b.h;
-  if (!(a.w > 0 && a.h > 0 && b.w > 0 && b.h > 0) || !(area_a < 1e300 && area_b < 1e300) || !(fabs(a.angle) < 1e15 && fabs(b.angle) < 1e15)) return 0;
+  if (!(a.w > 0 && a.h > 0 && b.w > 0 && b.h > 0) || !(area_a < 1e300 && area_b < 1e300) ||
+      !(fabs(a.angle) < 1e15 && fabs(b.angle) < 1e15))
+    return 0;
   // In an order that does not depend on which box is which, so that the overlap is symmetric to the last bit.
-  const bool swap = a.x != b.x ? a.x > b.x : (a.y != b.y ? a.y > b.y : (a.w != b.w ? a.w > b.w : (a.h != b.h ? a.h > b.h : a.angle > b.angle)));
+  const bool swap =
+      a.x != b.x ? a.x > b.x
+                 : (a.y != b.y ? a.y > b.y : (a.w != b.w ? a.w > b.w : (a.h != b.h ? a.h > b.h : a.angle > b.angle)));
   const double inter = swap ? rotated_intersection(b, a) : rotated_intersection(a, b);
   const double iou = inter / (area_a + area_b - inter);
   return iou > 0 ? (iou < 1 ? iou : 1) : 0;
 }
 
 struct RotatedIouArgs {
-  DType dtype;  // of everything
+  DType dtype;    // of everything
   const void* a;  // [N, 5]
   const void* b;  // [M, 5]; aligned: [N, 5]
   int64_t n, m;

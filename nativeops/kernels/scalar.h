@@ -85,10 +85,22 @@ inline int64_t size_of(DType dtype) {
 }  // namespace detc
 
 // Runs the block with `T` bound to the element type of `dtype`.
-#define DETC_DISPATCH_FLOATING(dtype, T, ...)                      \
-  switch (dtype) {                                                 \
-    case ::detc::DType::f32: { using T = float; __VA_ARGS__ } break;          \
-    case ::detc::DType::f64: { using T = double; __VA_ARGS__ } break;         \
-    case ::detc::DType::f16: { using T = ::detc::half; __VA_ARGS__ } break;   \
-    case ::detc::DType::bf16: { using T = ::detc::bfloat16; __VA_ARGS__ } break; \
+#define DETC_DISPATCH_FLOATING(dtype, T, ...) \
+  switch (dtype) {                            \
+    case ::detc::DType::f32: {                \
+      using T = float;                        \
+      __VA_ARGS__                             \
+    } break;                                  \
+    case ::detc::DType::f64: {                \
+      using T = double;                       \
+      __VA_ARGS__                             \
+    } break;                                  \
+    case ::detc::DType::f16: {                \
+      using T = ::detc::half;                 \
+      __VA_ARGS__                             \
+    } break;                                  \
+    case ::detc::DType::bf16: {               \
+      using T = ::detc::bfloat16;             \
+      __VA_ARGS__                             \
+    } break;                                  \
   }

@@ -40,7 +40,8 @@ inline void require(bool condition, const char* what) {
   if (!condition) throw std::invalid_argument(what);
 }
 
-// Attributes are single precision; the number that was meant is the shortest decimal that gives these bits (0.6, not 0.60000002).
+// Attributes are single precision; the number that was meant is the shortest decimal that gives these bits (0.6, not
+// 0.60000002).
 inline double meant(float value) {
   char text[64];
   const auto end = std::to_chars(text, text + sizeof(text), value).ptr;
@@ -66,13 +67,16 @@ class Attributes {
   Ort::ConstKernelInfo info_;
 };
 
-// A tensor of one call: on the device for a CUDA kernel, on the host otherwise. The pointer is null when there are no elements.
+// A tensor of one call: on the device for a CUDA kernel, on the host otherwise. The pointer is null when there are no
+// elements.
 struct Tensor {
   Shape shape;
   const void* data;
   int64_t size(size_t axis) const { return shape.at(axis); }
   template <class T>
-  const T* as() const { return static_cast<const T*>(data); }
+  const T* as() const {
+    return static_cast<const T*>(data);
+  }
 };
 
 class Context {

@@ -21,8 +21,10 @@ class BatchedNms {
 
   void compute(Context& context) const {
     const Tensor boxes = context.input(0), scores = context.input(1);
-    require(boxes.shape.size() == 3 && scores.shape.size() == 3 && (boxes.size(2) == 4 || boxes.size(2) == 5), "BatchedNMS: boxes [B, N, 4], scores [B, N, C]");
-    require(boxes.size(0) == scores.size(0) && boxes.size(1) == scores.size(1), "BatchedNMS: boxes and scores differ in B or N");
+    require(boxes.shape.size() == 3 && scores.shape.size() == 3 && (boxes.size(2) == 4 || boxes.size(2) == 5),
+            "BatchedNMS: boxes [B, N, 4], scores [B, N, C]");
+    require(boxes.size(0) == scores.size(0) && boxes.size(1) == scores.size(1),
+            "BatchedNMS: boxes and scores differ in B or N");
     require(scores.size(1) * scores.size(2) < (int64_t{1} << 32), "BatchedNMS: N * C must be below 2^32");
     NmsArgs args = args_;
     args.rotated = boxes.size(2) == 5;
@@ -30,7 +32,8 @@ class BatchedNms {
     args.scores = scores.data;
     if (labelled) {
       const Tensor labels = context.input(2);
-      require(scores.size(2) == 1 && labels.shape == Shape({boxes.size(0), boxes.size(1)}), "BatchedNMSLabelled: labels [B, N], scores [B, N, 1]");
+      require(scores.size(2) == 1 && labels.shape == Shape({boxes.size(0), boxes.size(1)}),
+              "BatchedNMSLabelled: labels [B, N], scores [B, N, 1]");
       args.labels = labels.as<int64_t>();
     }
     args.batch = boxes.size(0);
@@ -58,7 +61,8 @@ class BatchedNms {
 };
 
 const std::vector<Type> kOutputs{kFloat, kFloat, kInt64, kInt64, kBool};
-const bool added = add<BatchedNms<false>>("BatchedNMS", {kFloat, kFloat}, kOutputs) && add<BatchedNms<true>>("BatchedNMSLabelled", {kFloat, kFloat, kInt64}, kOutputs);
+const bool added = add<BatchedNms<false>>("BatchedNMS", {kFloat, kFloat}, kOutputs) &&
+                   add<BatchedNms<true>>("BatchedNMSLabelled", {kFloat, kFloat, kInt64}, kOutputs);
 
 }  // namespace
 }  // namespace detc::ort

@@ -42,7 +42,8 @@ class MultilevelRoiAlign {
       empty_map = empty_map || map.size(2) == 0 || map.size(3) == 0;
     }
     const Tensor rois = context.input(levels), valid = context.input(levels + 1);
-    require(rois.shape.size() == 3 && rois.size(0) == args.batch && rois.size(2) == 4, "MultilevelRoiAlign: rois [B, R, 4]");
+    require(rois.shape.size() == 3 && rois.size(0) == args.batch && rois.size(2) == 4,
+            "MultilevelRoiAlign: rois [B, R, 4]");
     require(valid.shape == Shape({rois.size(0), rois.size(1)}), "MultilevelRoiAlign: valid [B, R]");
     args.rois = rois.data;
     args.valid = valid.as<bool>();
@@ -72,7 +73,8 @@ std::vector<Type> inputs(int levels) {
 }
 
 const bool added = [] {
-  for (int levels = 1; levels <= 5; ++levels) add<MultilevelRoiAlign>(("MultilevelRoiAlign" + std::to_string(levels)).c_str(), inputs(levels), {kFloat});
+  for (int levels = 1; levels <= 5; ++levels)
+    add<MultilevelRoiAlign>(("MultilevelRoiAlign" + std::to_string(levels)).c_str(), inputs(levels), {kFloat});
   return true;
 }();
 

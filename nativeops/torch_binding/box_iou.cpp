@@ -15,7 +15,8 @@ IouKind kind_of(const std::string& name) {
 }
 
 BoxIouArgs make_args(const Tensor& a, const Tensor& b, const std::string& kind, bool aligned) {
-  STD_TORCH_CHECK(a.dim() == 3 && b.dim() == 3 && a.size(2) == 4 && b.size(2) == 4 && a.size(0) == b.size(0) && a.scalar_type() == b.scalar_type(),
+  STD_TORCH_CHECK(a.dim() == 3 && b.dim() == 3 && a.size(2) == 4 && b.size(2) == 4 && a.size(0) == b.size(0) &&
+                      a.scalar_type() == b.scalar_type(),
                   "box_iou: boxes must be [B, N, 4] and [B, M, 4] of one dtype");
   STD_TORCH_CHECK(!aligned || a.size(1) == b.size(1), "box_iou: aligned boxes must be as many on both sides");
   BoxIouArgs args{};
@@ -41,7 +42,8 @@ Tensor forward(const Tensor& a_in, const Tensor& b_in, const std::string& kind, 
 }
 
 template <class Run>
-std::tuple<Tensor, Tensor> backward(const Tensor& grad_in, const Tensor& a_in, const Tensor& b_in, const std::string& kind, bool aligned, const Run& run) {
+std::tuple<Tensor, Tensor> backward(const Tensor& grad_in, const Tensor& a_in, const Tensor& b_in,
+                                    const std::string& kind, bool aligned, const Run& run) {
   const Tensor grad = dense(grad_in), a = dense(a_in), b = dense(b_in);
   BoxIouArgs args = make_args(a, b, kind, aligned);
   STD_TORCH_CHECK(grad.scalar_type() == a.scalar_type() && grad.numel() == args.batch * args.n * (aligned ? 1 : args.m),

@@ -1,4 +1,5 @@
-// What every torch binding needs: the stable ABI, and the few conversions between its tensors and the kernels' raw pointers.
+// What every torch binding needs: the stable ABI, and the few conversions between its tensors and the kernels' raw
+// pointers.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -24,9 +25,7 @@ inline DType dtype_of(const Tensor& tensor, const char* name) {
     case ScalarType::Double: return DType::f64;
     case ScalarType::Half: return DType::f16;
     case ScalarType::BFloat16: return DType::bf16;
-    default:
-      STD_TORCH_CHECK(false, name, " must be float32, float64, float16 or bfloat16");
-      return DType::f32;
+    default: STD_TORCH_CHECK(false, name, " must be float32, float64, float16 or bfloat16"); return DType::f32;
   }
 }
 
@@ -41,11 +40,13 @@ inline std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
 
 // Uninitialised, on the device of `like`.
 inline Tensor empty(const Tensor& like, std::vector<int64_t> size, std::optional<ScalarType> dtype = std::nullopt) {
-  return torch::stable::new_empty(like, size, dtype.has_value() ? dtype : std::optional<ScalarType>(like.scalar_type()));
+  return torch::stable::new_empty(like, size,
+                                  dtype.has_value() ? dtype : std::optional<ScalarType>(like.scalar_type()));
 }
 
 inline Tensor zeros(const Tensor& like, std::vector<int64_t> size, std::optional<ScalarType> dtype = std::nullopt) {
-  return torch::stable::new_zeros(like, size, dtype.has_value() ? dtype : std::optional<ScalarType>(like.scalar_type()));
+  return torch::stable::new_zeros(like, size,
+                                  dtype.has_value() ? dtype : std::optional<ScalarType>(like.scalar_type()));
 }
 
 // Workspace for a kernel; at least one byte so that its pointer is never null.
@@ -69,8 +70,10 @@ T* mutable_as(const Tensor& tensor) {
 }  // namespace detc::binding
 
 #ifdef DETC_WITH_CUDA
-// Weak, so that the library also loads under a torch without CUDA; reached only from CUDA kernels, which such a torch cannot dispatch to.
-extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream) __attribute__((weak));
+// Weak, so that the library also loads under a torch without CUDA; reached only from CUDA kernels, which such a torch
+// cannot dispatch to.
+extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream)
+    __attribute__((weak));
 
 namespace detc::binding {
 // Makes `tensor`'s device current for its lifetime and gives the stream that torch would launch on.

@@ -20,7 +20,8 @@ struct Prepared {
   std::optional<Tensor> weights;
   FocalArgs args{};
 
-  Prepared(const Tensor& logits_in, const Tensor& targets_in, const std::optional<Tensor>& weights_in, const std::string& kind, double alpha, double gamma)
+  Prepared(const Tensor& logits_in, const Tensor& targets_in, const std::optional<Tensor>& weights_in,
+           const std::string& kind, double alpha, double gamma)
       : logits(dense(logits_in)), targets(dense(targets_in)), weights(dense(weights_in)) {
     STD_TORCH_CHECK(logits.dim() >= 1, "focal_loss: logits must be [..., C]");
     const int64_t rank = logits.dim();
@@ -32,7 +33,8 @@ struct Prepared {
     args.gamma = gamma;
     args.logits = data(logits);
     if (targets.scalar_type() == ScalarType::Long) {
-      STD_TORCH_CHECK(targets.numel() == args.rows || args.classes == 0, "focal_loss: labels must be [...], the logits' shape without the classes");
+      STD_TORCH_CHECK(targets.numel() == args.rows || args.classes == 0,
+                      "focal_loss: labels must be [...], the logits' shape without the classes");
       args.labels = data_as<int64_t>(targets);
     } else {
       STD_TORCH_CHECK(targets.numel() == logits.numel() && targets.scalar_type() == logits.scalar_type(),
@@ -40,14 +42,16 @@ struct Prepared {
       args.targets = data(targets);
     }
     if (weights.has_value()) {
-      STD_TORCH_CHECK((weights->numel() == args.rows || args.classes == 0) && weights->scalar_type() == logits.scalar_type(),
-                      "focal_loss: weights must be [...], the logits' shape without the classes, and of their dtype");
+      STD_TORCH_CHECK(
+          (weights->numel() == args.rows || args.classes == 0) && weights->scalar_type() == logits.scalar_type(),
+          "focal_loss: weights must be [...], the logits' shape without the classes, and of their dtype");
       args.weights = data(*weights);
     }
   }
 };
 
-Tensor forward_cpu(Tensor logits, Tensor targets, std::optional<Tensor> weights, std::string kind, double alpha, double gamma, bool sum) {
+Tensor forward_cpu(Tensor logits, Tensor targets, std::optional<Tensor> weights, std::string kind, double alpha,
+                   double gamma, bool sum) {
   Prepared in(logits, targets, weights, kind, alpha, gamma);
   if (!sum) {
     Tensor loss = torch::stable::empty_like(in.logits);
@@ -70,8 +74,9 @@ bool is_one_number(const Tensor& grad) {
 }
 
 template <class Run>
-Tensor backward(const Tensor& grad_in, const Tensor& logits, const Tensor& targets, const std::optional<Tensor>& weights, const std::string& kind, double alpha,
-                double gamma, const Run& run) {
+Tensor backward(const Tensor& grad_in, const Tensor& logits, const Tensor& targets,
+                const std::optional<Tensor>& weights, const std::string& kind, double alpha, double gamma,
+                const Run& run) {
   Prepared in(logits, targets, weights, kind, alpha, gamma);
   const bool one = is_one_number(grad_in);
   const Tensor grad = one ? grad_in : dense(grad_in);
@@ -85,8 +90,10 @@ Tensor backward(const Tensor& grad_in, const Tensor& logits, const Tensor& targe
   return out;
 }
 
-Tensor backward_cpu(Tensor grad, Tensor logits, Tensor targets, std::optional<Tensor> weights, std::string kind, double alpha, double gamma) {
-  return backward(grad, logits, targets, weights, kind, alpha, gamma, [](const FocalArgs& args, const Tensor&) { focal_loss_backward_cpu(args); });
+Tensor backward_cpu(Tensor grad, Tensor logits, Tensor targets, std::optional<Tensor> weights, std::string kind,
+                    double alpha, double gamma) {
+  return backward(grad, logits, targets, weights, kind, alpha, gamma,
+                  [](const FocalArgs& args, const Tensor&) { focal_loss_backward_cpu(args); });
 }
 
 }  // namespace
@@ -99,7 +106,8 @@ STABLE_TORCH_LIBRARY_IMPL(detc, CPU, m) {
 #ifdef DETC_WITH_CUDA
 namespace {
 
-Tensor forward_cuda(Tensor logits, Tensor targets, std::optional<Tensor> weights, std::string kind, double alpha, double gamma, bool sum) {
+Tensor forward_cuda(Tensor logits, Tensor targets, std::optional<Tensor> weights, std::string kind, double alpha,
+                    double gamma, bool sum) {
   Prepared in(logits, targets, weights, kind, alpha, gamma);
   const CudaScope scope(in.logits);
   if (!sum) {
@@ -117,7 +125,8 @@ Tensor forward_cuda(Tensor logits, Tensor targets, std::optional<Tensor> weights
   return torch::stable::to(total, in.logits.scalar_type());
 }
 
-Tensor backward_cuda(Tensor grad, Tensor logits, Tensor targets, std::optional<Tensor> weights, std::string kind, double alpha, double gamma) {
+Tensor backward_cuda(Tensor grad, Tensor logits, Tensor targets, std::optional<Tensor> weights, std::string kind,
+                     double alpha, double gamma) {
   return backward(grad, logits, targets, weights, kind, alpha, gamma, [](const FocalArgs& args, const Tensor& like) {
     const CudaScope scope(like);
     focal_loss_backward_cuda(args, scope.stream());

@@ -6,7 +6,8 @@ namespace detc::binding {
 namespace {
 
 RoiPoolArgs make_args(const Tensor& feature, const Tensor& rois, double scale, int64_t height, int64_t width) {
-  STD_TORCH_CHECK(feature.dim() == 4 && rois.dim() == 2 && rois.size(1) == 5 && height > 0 && width > 0, "roi_pool: feature must be [B, C, H, W] and rois [R, 5]");
+  STD_TORCH_CHECK(feature.dim() == 4 && rois.dim() == 2 && rois.size(1) == 5 && height > 0 && width > 0,
+                  "roi_pool: feature must be [B, C, H, W] and rois [R, 5]");
   RoiPoolArgs args{};
   args.dtype = dtype_of(feature, "roi_pool: feature");
   STD_TORCH_CHECK(rois.scalar_type() == (args.dtype == DType::f64 ? ScalarType::Double : ScalarType::Float),
@@ -24,11 +25,13 @@ RoiPoolArgs make_args(const Tensor& feature, const Tensor& rois, double scale, i
 }
 
 template <class Run>
-std::tuple<Tensor, Tensor> forward(const Tensor& feature_in, const Tensor& rois_in, double scale, int64_t height, int64_t width, const Run& run) {
+std::tuple<Tensor, Tensor> forward(const Tensor& feature_in, const Tensor& rois_in, double scale, int64_t height,
+                                   int64_t width, const Run& run) {
   const Tensor feature = dense(feature_in), rois = dense(rois_in);
   RoiPoolArgs args = make_args(feature, rois, scale, height, width);
   args.feature = data(feature);
-  Tensor out = empty(feature, {args.num_rois, args.channels, height, width}), argmax = empty(feature, {args.num_rois, args.channels, height, width}, ScalarType::Long);
+  Tensor out = empty(feature, {args.num_rois, args.channels, height, width}),
+         argmax = empty(feature, {args.num_rois, args.channels, height, width}, ScalarType::Long);
   args.output = out.mutable_data_ptr();
   args.argmax = mutable_as<int64_t>(argmax);
   if (out.numel() > 0) run(args, feature);
@@ -36,10 +39,12 @@ std::tuple<Tensor, Tensor> forward(const Tensor& feature_in, const Tensor& rois_
 }
 
 template <class Run>
-Tensor backward(const Tensor& grad_in, const Tensor& feature, const Tensor& rois_in, const Tensor& argmax_in, double scale, const Run& run) {
+Tensor backward(const Tensor& grad_in, const Tensor& feature, const Tensor& rois_in, const Tensor& argmax_in,
+                double scale, const Run& run) {
   const Tensor grad = dense(grad_in), rois = dense(rois_in), argmax = dense(argmax_in);
   RoiPoolArgs args = make_args(feature, rois, scale, grad.size(2), grad.size(3));
-  STD_TORCH_CHECK(grad.scalar_type() == feature.scalar_type() && grad.numel() == argmax.numel() && argmax.scalar_type() == ScalarType::Long,
+  STD_TORCH_CHECK(grad.scalar_type() == feature.scalar_type() && grad.numel() == argmax.numel() &&
+                      argmax.scalar_type() == ScalarType::Long,
                   "roi_pool_backward: the gradient must have the feature's dtype and the output's shape");
   args.grad = data(grad);
   args.argmax = const_cast<int64_t*>(data_as<int64_t>(argmax));
@@ -50,10 +55,12 @@ Tensor backward(const Tensor& grad_in, const Tensor& feature, const Tensor& rois
 }
 
 std::tuple<Tensor, Tensor> forward_cpu(Tensor feature, Tensor rois, double scale, int64_t height, int64_t width) {
-  return forward(feature, rois, scale, height, width, [](const RoiPoolArgs& args, const Tensor&) { roi_pool_cpu(args); });
+  return forward(feature, rois, scale, height, width,
+                 [](const RoiPoolArgs& args, const Tensor&) { roi_pool_cpu(args); });
 }
 Tensor backward_cpu(Tensor grad, Tensor feature, Tensor rois, Tensor argmax, double scale) {
-  return backward(grad, feature, rois, argmax, scale, [](const RoiPoolArgs& args, const Tensor&) { roi_pool_backward_cpu(args); });
+  return backward(grad, feature, rois, argmax, scale,
+                  [](const RoiPoolArgs& args, const Tensor&) { roi_pool_backward_cpu(args); });
 }
 
 }  // namespace

@@ -8,8 +8,9 @@ namespace {
 template <class Run>
 Tensor rotated_iou(const Tensor& a_in, const Tensor& b_in, bool aligned, const Run& run) {
   const Tensor a = dense(a_in), b = dense(b_in);
-  STD_TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == 5 && b.size(1) == 5 && a.scalar_type() == b.scalar_type(),
-                  "rotated_iou: boxes must be [N, 5] and [M, 5] of one dtype");
+  STD_TORCH_CHECK(
+      a.dim() == 2 && b.dim() == 2 && a.size(1) == 5 && b.size(1) == 5 && a.scalar_type() == b.scalar_type(),
+      "rotated_iou: boxes must be [N, 5] and [M, 5] of one dtype");
   STD_TORCH_CHECK(!aligned || a.size(0) == b.size(0), "rotated_iou: aligned boxes must be as many on both sides");
   RotatedIouArgs args{};
   args.dtype = dtype_of(a, "rotated_iou: boxes");

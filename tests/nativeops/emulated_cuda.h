@@ -6,6 +6,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -103,6 +104,21 @@ inline void launch(int64_t blocks, int count, const std::function<void()>& kerne
 }
 
 }  // namespace emulated
+
+#define DETC_LAUNCH_TEAMS DETC_LAUNCH
+namespace detc {
+template <class Key>
+size_t sort_pairs_bytes(int64_t) {
+  return 1;
+}
+template <class Key>
+void sort_pairs(void*, size_t, const Key* keys, Key* sorted_keys, const uint32_t* values, uint32_t* sorted_values, int64_t n, void*) {
+  std::vector<std::pair<Key, uint32_t>> pairs;
+  for (int64_t i = 0; i < n; ++i) pairs.emplace_back(keys[i], values[i]);
+  std::stable_sort(pairs.begin(), pairs.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (int64_t i = 0; i < n; ++i) sorted_keys[i] = pairs[i].first, sorted_values[i] = pairs[i].second;
+}
+}  // namespace detc
 
 #define __syncthreads() emulated::barrier()
 #define DETC_LAUNCH(kernel, blocks, count, stream, ...) \
