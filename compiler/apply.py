@@ -266,9 +266,8 @@ def as_arg(value: Value) -> tuple[Arg, Type | None]:
         made = {k: as_arg(v) for k, v in fields.items()}
         if any(t is None for _, t in made.values()):
             return None, None
-        return {k: a for k, (a, _) in made.items()}, Struct(
-            "record", tuple((k, t) for k, (_, t) in made.items())
-        )  # type: ignore[misc]
+        fields_ = tuple((k, t) for k, (_, t) in made.items() if t is not None)
+        return {k: a for k, (a, _) in made.items()}, Struct("record", fields_)
     return None, None
 
 

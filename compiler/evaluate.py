@@ -303,9 +303,9 @@ def _unary(e: ast.Unary, s: Scope) -> Value:
 def _binary(e: ast.Binary, s: Scope) -> Value:
     origin = origin_of(e, s)
     if e.op in ("and", "or"):
-        left = truth(evaluate(e.left, s))
-        if left is (e.op == "or"):
-            return Value(left, origin)
+        first = truth(evaluate(e.left, s))
+        if first is (e.op == "or"):
+            return Value(first, origin)
         return Value(truth(evaluate(e.right, s)), origin)
     left, right = evaluate(e.left, s), evaluate(e.right, s)
     if not is_wire(left.data) and not is_wire(right.data):

@@ -129,7 +129,9 @@ def resolve_data(value: DataValue, report: Report, edits: list[Active]) -> DataS
     finish(body, edits, report)
     assert value.spec_classes is not None
     active = str(fields.pop("active", "train"))
-    fields = {k: v for k, v in fields.items() if k in known}  # others, records of paths, say, only feed `source`
+    fields = {
+        k: v for k, v in fields.items() if k in known
+    }  # others, records of paths, say, only feed `source`
     return DataSpec(body.instance.name, value.spec_classes.names, source, lines, active, fields)
 
 

@@ -142,7 +142,7 @@ def test_input(name: str, args: dict[str, Any], origin: Origin) -> T.Type:
     """The type that `map(64, stride = 8)`, `pyramid(channels = …, strides = …)`, `image()` … stand for."""
     h, w = dim("h"), dim("w")
 
-    def sized(channels: int, stride: Any) -> T.Map:
+    def sized(channels: Any, stride: Any) -> T.Map:
         step = Fraction(stride)
         base = 1024
         scale = int(base / step)
@@ -152,7 +152,7 @@ def test_input(name: str, args: dict[str, Any], origin: Origin) -> T.Type:
         return sized(args.get("channels", args.get("0")), args.get("stride", args.get("1", 1)))
     if name == "pyramid":
         channels, strides = args.get("channels", args.get("0")), args.get("strides", args.get("1"))
-        return T.Pyramid(tuple(sized(c, s) for c, s in zip(channels, strides, strict=True)))
+        return T.Pyramid(tuple(sized(c, s) for c, s in zip(channels or (), strides or (), strict=True)))
     if name == "image":
         return T.Image(h * 1024, w * 1024)
     if name == "instances":

@@ -66,9 +66,8 @@ def bind_inputs(frame: Frame, inputs: Inputs) -> None:
             raise error("DET0207", f"{frame.instance.name} has no input `{name}`", frame.call, label)
         given[name] = value
     for name, port in ports.items():
-        value = given.get(name)
-        if value is None:
-            value = from_outside(frame, name)
+        found = given.get(name)
+        value = found if found is not None else from_outside(frame, name)
         if value is None:
             raise error(
                 "DET0309",

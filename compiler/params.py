@@ -7,7 +7,8 @@ them is an error that prints the cycle.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from detc.compiler.edits import Active, Edits, Segment, activate, settle
 from detc.compiler.evaluate import Inputs, evaluate, iterate, origin_of, truth
@@ -21,6 +22,9 @@ from detc.dsl.source import Origin, Span
 
 if TYPE_CHECKING:
     from detc.compiler.elaborate import Elaborator
+
+
+T = TypeVar("T")
 
 
 class Thunk:
@@ -195,9 +199,9 @@ class Instance:
             named[p.name] = a
         taken: set[str] = set()
         for depth, p in open_params:
-            arg = named.get(p.name) if p.name not in taken else None
+            bound = named.get(p.name) if p.name not in taken else None
             taken.add(p.name)
-            self._define(depth, p, (lambda a=arg: a) if arg is not None else None)
+            self._define(depth, p, partial(_itself, bound) if bound is not None else None)
         for name, a in named.items():
             if name in slot_names and name not in names:
                 self.slots[name] = a
@@ -360,12 +364,16 @@ class Instance:
                 found += self._collect(chosen, scope, layer, source)
             elif isinstance(stmt, ast.RepeatStmt):
                 for item in iterate(evaluate(stmt.iterable, scope), origin_of(stmt.iterable, scope)):
-                    constant = Thunk(stmt.name, lambda item=item: item, stmt.span, self.ctx.report)
+                    constant = Thunk(stmt.name, partial(_itself, item), stmt.span, self.ctx.report)
                     inner = ParamScope(self, scope.level, {**scope.extra, stmt.name: constant}, scope.module)
                     found += self._collect(stmt.body, inner, layer, source)
             elif isinstance(stmt, ast.SubBlock):
                 found += self._collect(stmt.body, scope, layer, source)
         return found
+
+
+def _itself(value: T) -> T:
+    return value
 
 
 def _join(path: str, name: str) -> str:

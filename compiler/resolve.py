@@ -136,7 +136,7 @@ def _names(graphs: list[DetGraph]) -> dict[str, str]:
         for node in graph.nodes():
             if node.id in taken:
                 continue
-            base = node.weights if node.weights is not None else type(node.op).name
+            base = node.weights if node.weights is not None else type(node.op).name if node.op else node.id
             base = re.sub(r"\W+", "_", base).strip("_")
             name, n = f"{base}_", 2
             while name in taken.values() or name in KEYWORDS:

@@ -22,7 +22,8 @@ def part_type(t: Type, path: tuple[str | int, ...]) -> Type:
         elif isinstance(t, Struct):
             t = dict(t.fields)[str(key)]
         elif isinstance(t, Image):
-            t = {"pixels": t.pixels, "size": Tensor((t.batch,))}[str(key)]
+            parts: dict[str, Type] = {"pixels": t.pixels, "size": Tensor((t.batch,))}
+            t = parts[str(key)]
         else:
             raise TypeError(f"{t} has no parts")
     return t

@@ -80,6 +80,7 @@ class FileBuilder(Builder):
             "span": self.span(tree),
         }
         if tree.data == "test":
+            assert name is not None
             return ast.TestDecl(name=self.string(name), **common)
         common["name"] = str(name) if name else ""
         if tree.data == "interface":

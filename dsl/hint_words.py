@@ -56,9 +56,9 @@ def odd_character(p: Place) -> Hint | None:
     if ch in "“”„«»‘’":
         match = re.match(r"[“„«‘](.*?)[”“»’]", p.rest)
         end = start + (match.end() if match else 1)
-        fix = p.edit(start, end, f'"{match.group(1)}"') if match else None
+        mend = p.edit(start, end, f'"{match.group(1)}"') if match else None
         return Hint(
-            "strings are written with straight double quotes", "a typographic quote", start, end, None, fix
+            "strings are written with straight double quotes", "a typographic quote", start, end, None, mend
         )
     if ch == ";":
         return p.here("statements need no `;`", "remove this", "")

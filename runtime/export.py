@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from detc.compiler.backends.deploy import Deploy
-    from detc.compiler.runs import ResolvedRun
     from detc.compiler.program import Program
+    from detc.compiler.runs import ResolvedRun
     from detc.compiler.spec import TargetSpec
     from detc.compiler.verify import Comparison
 

@@ -31,4 +31,7 @@ def keep_large_blocks() -> bool:
     # A threshold above 32 MB is refused by glibc, so mapping is turned off by its count. One arena: blocks freed
     # by one thread are then found by the next one that asks.
     settings = [(_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEEP_BYTES), (_M_TOP_PAD, 64 << 20), (_M_ARENA_MAX, 1)]
-    return all([mallopt(option, value) == 1 for option, value in settings])
+    taken = [
+        mallopt(option, value) == 1 for option, value in settings
+    ]  # all are tried, whatever the first says
+    return all(taken)

@@ -142,7 +142,7 @@ def arg_type(arg: Arg) -> Type:
     if isinstance(arg, Wire):
         return arg.type
     if isinstance(arg, tuple):
-        return Pyramid(tuple(arg_type(a) for a in arg))  # type: ignore[arg-type]
+        return Pyramid(tuple(arg_type(a) for a in arg))  # type: ignore[misc]
     assert isinstance(arg, dict)
     return Struct("record", tuple((k, arg_type(a)) for k, a in arg.items()))
 

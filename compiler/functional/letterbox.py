@@ -40,8 +40,9 @@ def fitted(height: Tensor, width: Tensor, box: tuple[int, int]) -> tuple[Tensor,
 
 def _sides(image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     h, w = image_BCHW.shape[-2:]
-    like = {"dtype": torch.int64, "device": image_BCHW.device}
-    return torch.full((), h, **like), torch.full((), w, **like)
+    device = image_BCHW.device
+    height = torch.full((), h, dtype=torch.int64, device=device)
+    return height, torch.full((), w, dtype=torch.int64, device=device)
 
 
 def letterbox(

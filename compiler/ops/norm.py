@@ -150,7 +150,7 @@ class Parameter(Op):
         """A tensor of `shape`, without a batch dimension."""
         return tensor(*self.shape)
 
-    def torch(self) -> nn.Module:
+    def torch(self, *inputs: Type) -> nn.Module:
         """A module whose `value` is the parameter."""
         from detc.compiler.functional.layers import FreeParameter
 

@@ -8,7 +8,7 @@ two norms (RTMDet's head), each application gets its own, so sharing cannot give
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ConfigDict
 
@@ -46,8 +46,8 @@ class FoldedConv(Op):
 
         from detc.compiler.backends.tree import module_path
 
-        conv = tree.get_submodule(module_path(self.conv))
-        norm = tree.get_submodule(module_path(self.norm))
+        conv: Any = tree.get_submodule(module_path(self.conv))
+        norm: Any = tree.get_submodule(module_path(self.norm))
         scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
         folded = torch.nn.Conv2d(
             conv.in_channels,
@@ -61,6 +61,7 @@ class FoldedConv(Op):
         bias = torch.zeros_like(norm.running_mean) if conv.bias is None else conv.bias.detach()
         with torch.no_grad():
             folded.weight.copy_(conv.weight * scale[:, None, None, None])
+            assert folded.bias is not None
             folded.bias.copy_((bias - norm.running_mean) * scale + norm.bias)
         return folded.eval().requires_grad_(False)
 

@@ -5,6 +5,8 @@ Exact: classes are told apart by a class axis, not by shifting boxes. Only the h
 
 from __future__ import annotations
 
+from typing import Any
+
 from onnxscript import BOOL, FLOAT, INT64, script
 from onnxscript.values import Opset
 
@@ -75,7 +77,7 @@ def translate(
         raise NotImplementedError(
             f"batched_nms has no ONNX form for method={method!r}; use hard suppression in exported models"
         )
-    options = {
+    options: dict[str, Any] = {
         "iou_threshold": float(iou_threshold),
         "score_threshold": max(float(score_threshold), -3.0e38),
         "keep": int(keep),

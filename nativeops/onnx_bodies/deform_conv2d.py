@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from onnxscript import FLOAT, script
 from onnxscript.values import Opset
@@ -60,8 +61,8 @@ def translate(
         "dilations": [int(n) for n in dilation],
     }
     if bias is None:
-        zero = op.CastLike(op.Constant(value_floats=[0.0]), weight)
-        bias = op.Expand(zero, op.Shape(weight, start=0, end=1))
+        zero: Any = op.Constant(value_floats=[0.0])
+        bias = op.Expand(op.CastLike(zero, weight), op.Shape(weight, start=0, end=1))
     if mask is None:
         return _plain(x, offset, weight, bias, **options)
     return _modulated(x, offset, weight, bias, mask, **options)

@@ -51,7 +51,7 @@ def _levels5(f0: FLOAT, f1: FLOAT, f2: FLOAT, f3: FLOAT, f4: FLOAT, rois: FLOAT,
         sampling_ratio=sampling_ratio, half=half, canonical_scale=canonical_scale, canonical_level=canonical_level)  # fmt: skip
 
 
-_BY_LEVELS = {1: _levels1, 2: _levels2, 3: _levels3, 4: _levels4, 5: _levels5}
+_BY_LEVELS: dict[int, Any] = {1: _levels1, 2: _levels2, 3: _levels3, 4: _levels4, 5: _levels5}
 
 
 def translate(
@@ -67,7 +67,9 @@ def translate(
     canonical_level: float,
 ):
     """The exporter's rule."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     if len(features) not in _BY_LEVELS:
         raise NotImplementedError(
