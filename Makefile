@@ -29,11 +29,12 @@ $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "cannot create $(VENV): on Debian and Ubuntu, install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[test]'
+	-$(BIN)/detc native build
 	@touch $@
 
 # each step leaves a file, so that what is done is not done again
 $(DATA)/annotations/train.json: | $(READY)
-	$(BIN)/detc data synth $(DATA)
+	$(BIN)/detc data synth $(DATA) --images 1600
 
 $(RUN)/report.html: specs/quickstart.det $(DATA)/annotations/train.json
 	rm -rf $(RUN)
