@@ -29,7 +29,7 @@ $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "cannot create $(VENV): on Debian and Ubuntu, install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[test]'
-	-$(BIN)/detc native build
+	-$(BIN)/python -c 'from detc.nativeops.loader import ensure_loaded; ensure_loaded()'  # for this machine, ahead of first use
 	@touch $@
 
 # each step leaves a file, so that what is done is not done again
