@@ -139,17 +139,25 @@ def set_seeds(seed: int, rank: int) -> None:
 
 
 def _train_process(job: _Job) -> TrainResult:
-    from detc.runtime.train.validate import Validator
-
     keep_large_blocks()
-    run = job.run
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = choose_device(job.device, local_rank)
-    if device.type == "cpu":
-        # Denormal numbers are a hundred times slower than others, and mean nothing here.
-        torch.set_flush_denormal(True)
-    else:
+    if device.type != "cpu":
         torch.backends.cudnn.benchmark = True
+        return _train_on(job, device)
+    # Denormal numbers are a hundred times slower than others, and mean nothing here. Whoever called `train`
+    # from a program of their own gets them back.
+    torch.set_flush_denormal(True)
+    try:
+        return _train_on(job, device)
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _train_on(job: _Job, device: torch.device) -> TrainResult:
+    from detc.runtime.train.validate import Validator
+
+    run = job.run
     world = ddp.join(device)
     display: Display = make_display(job.plain) if world.first else Silent()
     spec: TrainSpec = run.train

@@ -157,3 +157,43 @@ def test_run_refuses_wrong_options(detc, good, tmp_path):
     assert done.code == 1 and "no image matches" in done.err
     done = detc("run", "predict", tmp_path / "gone.pt", tmp_path, "-o", tmp_path)
     assert done.code == 1
+
+
+# --- why, test, explain --------------------------------------------------------------------------------
+
+
+def test_why_names_every_place_that_had_a_say(detc, good):
+    done = detc("why", good, "neck.lateral[0].out", "--set", "model.neck.lateral[0].out=256")
+    assert done.code == 0 and done.out.startswith("neck.lateral[0].out = 256")
+    assert "<command line>" in done.out and "std/" in done.out
+    done = detc("why", good, "neck.latreal[0].out")
+    assert done.code == 1 and "did you mean `neck.lateral[0].out`?" in done.err
+
+
+def test_fragments_tests_are_run(detc, tmp_path):
+    path = tmp_path / "neck.det"
+    path.write_text(
+        "det 1\nimport std.necks { FPN }\n"
+        'test "width" {\n  let y = pyramid(channels = [8, 16], strides = [4, 8]) -> FPN(32, levels = 2)\n'
+        "  expect y.channels == [32, 32]\n}\n"
+    )
+    done = detc("test", path)
+    assert done.code == 0 and "1 test, 0 failed" in done.out
+    path.write_text(path.read_text().replace("[32, 32]", "[32, 31]"))
+    done = detc("test", tmp_path)
+    assert done.code == 1 and "FAIL" in done.out and f"{path}:5:" in done.err and "[32, 31]" in done.err
+    found = json.loads(detc("test", path, "--json").out)
+    assert not found[0]["passed"] and found[0]["problems"][0]["labels"][0]["line"] == 5
+
+
+def test_the_standard_librarys_tests_hold(detc):
+    done = detc("test", ROOT / "stdlib")
+    assert done.code == 0, done.out + done.err
+
+
+def test_explain(detc):
+    done = detc("explain", "302")
+    assert done.code == 0 and done.out.startswith("# DET0302")
+    assert json.loads(detc("explain", "DET0302", "--json").out)["code"] == "DET0302"
+    assert "DET0101" in detc("explain").out
+    assert detc("explain", "DET9999").code == 1
