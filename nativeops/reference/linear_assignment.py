@@ -35,21 +35,24 @@ class _State(NamedTuple):
     row_of_col: torch.Tensor  # [B, m]
 
 
+def _indices(like: torch.Tensor, value: int, *size: int) -> torch.Tensor:
+    return torch.full(size, value, dtype=torch.int64, device=like.device)
+
+
 def _start(cost_Bnm: torch.Tensor) -> _State:
     B, n, m = cost_Bnm.shape
-    rows = {"dtype": torch.int64, "device": cost_Bnm.device}
     return _State(
-        row=torch.zeros(B, **rows),
-        at_row=torch.zeros(B, **rows),
-        walk_col=torch.full((B,), -1, **rows),
+        row=_indices(cost_Bnm, 0, B),
+        at_row=_indices(cost_Bnm, 0, B),
+        walk_col=_indices(cost_Bnm, -1, B),
         reached=cost_Bnm.new_zeros(B),
         row_dual=cost_Bnm.new_zeros((B, n)),
         col_dual=cost_Bnm.new_zeros((B, m)),
         distance=cost_Bnm.new_full((B, m), INF),
-        parent=torch.full((B, m), -1, **rows),
+        parent=_indices(cost_Bnm, -1, B, m),
         settled=torch.zeros((B, m), dtype=torch.bool, device=cost_Bnm.device),
-        col_of_row=torch.full((B, n), -1, **rows),
-        row_of_col=torch.full((B, m), -1, **rows),
+        col_of_row=_indices(cost_Bnm, -1, B, n),
+        row_of_col=_indices(cost_Bnm, -1, B, m),
     )
 
 
@@ -170,8 +173,7 @@ def linear_assignment(
     """
     B, N, M = cost_BNM.shape
     if B == 0 or N == 0 or M == 0:
-        index = {"dtype": torch.int64, "device": cost_BNM.device}
-        return torch.full((B, N), -1, **index), torch.full((B, M), -1, **index)
+        return _indices(cost_BNM, -1, B, N), _indices(cost_BNM, -1, B, M)
     cost, allowed = penalised(cost_BNM, row_valid_BN, col_valid_BM)
     flipped = N > M
     state = _solve(cost.transpose(1, 2) if flipped else cost)
