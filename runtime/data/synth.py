@@ -154,7 +154,7 @@ def draw(
 ) -> tuple[Array, list[Array], list[str]]:
     """An image uint8 [H, W, 3] with 1 to `most` objects; their visible masks, bool [H, W], and classes.
 
-    Later objects lie on top. None hides more than 40 % of another, and at least 70 % of each lies inside.
+    Later objects lie on top. None hides more than 25 % of another, and at least 85 % of each lies inside.
     """
     image = background(height, width, rng)
     masks: list[Array] = []
@@ -163,13 +163,13 @@ def draw(
     for _ in range(int(rng.integers(1, most + 1))):
         for _ in range(12):
             kind = CLASSES[int(rng.integers(len(CLASSES)))]
-            radius = min(height, width) * rng.uniform(0.08, 0.24)
+            radius = min(height, width) * rng.uniform(0.13, 0.28)
             centre = (rng.uniform(0, width), rng.uniform(0, height))
             shape = pose(outline(kind, rng), radius, centre, rng)
             alpha, share = coverage(shape, height, width)
             mask = alpha > 0.5
-            hidden = [int((m & ~mask).sum()) < 0.6 * f for m, f in zip(masks, full, strict=True)]
-            if share < 0.7 or not mask.any() or any(hidden):
+            hidden = [int((m & ~mask).sum()) < 0.75 * f for m, f in zip(masks, full, strict=True)]
+            if share < 0.85 or not mask.any() or any(hidden):
                 continue
             _paint(image, alpha, rng)
             masks = [m & ~mask for m in masks]
