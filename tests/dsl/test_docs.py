@@ -15,7 +15,7 @@ from .texts import ROOT
 
 _BLOCK = re.compile(r"^```(det)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _DECLARATION = re.compile(
-    r"\s*(det 1|##|component|model|data|train|target|interface|patch|run|test)\b[^{]*\{"
+    r"\s*(det 1|import|##|component|model|data|train|target|interface|patch|run|test)\b[^{]*\{"
 )
 PLACES = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")])
 BLOCKS = [
