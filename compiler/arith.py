@@ -147,7 +147,7 @@ def whole(value: Value, what: str) -> int:
             "DET0301", f"{what} must be an int, not a {kind_of(value)}", value.origin, f"{show(value)}"
         )
     nearest = round(data)
-    if abs(data - nearest) > WHOLE_TOLERANCE * max(1.0, abs(float(data))):
+    if abs(data - nearest) > WHOLE_TOLERANCE * max(1.0, abs(float(data))):  # type: ignore[operator]
         raise error(
             "DET0308",
             f"{what} must be a whole number, and {show(value)} is not",

@@ -67,7 +67,7 @@ def bind_inputs(frame: Frame, inputs: Inputs) -> None:
         given[name] = value
     for name, port in ports.items():
         found = given.get(name)
-        value = found if found is not None else from_outside(frame, name)
+        value = found if found is not None else from_outside(frame, name)  # type: ignore[assignment]
         if value is None:
             raise error(
                 "DET0309",

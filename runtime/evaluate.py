@@ -52,6 +52,6 @@ def evaluate_file(
     program = build(resolved)
     load_weights(program, find(Path(weights).expanduser()) if weights else path)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return evaluate(
+    return evaluate(  # type: ignore[return-value]
         program, resolved.data, split=split, device=where, batch=batch, workers=workers, limit=limit
     )

@@ -205,7 +205,7 @@ class Concat(Op):
         total: Dim = sum((x.shape[axis] for x in inputs), Dim())
         return replace(first, shape=(*first.shape[:axis], total, *first.shape[axis + 1 :]))
 
-    def torch(self, *inputs: Map | Tensor) -> Function:
+    def torch(self, *inputs: Map | Tensor) -> Function:  # type: ignore[override]
         """`torch.cat`."""
         axis = 1 if isinstance(inputs[0], Map) else self.dim
         return Function("detc.compiler.functional.tensor:concat", {"dim": axis})

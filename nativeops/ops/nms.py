@@ -25,7 +25,7 @@ class NmsResult(NamedTuple):
     boxes: Tensor  # [B, K, 4] (rotated: 5), dtype of the boxes given
     scores: Tensor  # [B, K]
     labels: Tensor  # [B, K] int64
-    index: Tensor  # [B, K] int64: which of the N boxes
+    index: Tensor  # type: ignore[assignment]  # [B, K] int64: which of the N boxes
     valid: Tensor  # [B, K] bool
 
 

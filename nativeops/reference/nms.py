@@ -59,7 +59,7 @@ def batched_nms(
             (boxes_BN4[image][index[ranked]], scores[ranked], classes[ranked], index[ranked], True),
             strict=True,
         ):
-            target[image, :count] = value
+            target[image, :count] = value  # type: ignore[assignment]
     return out
 
 

@@ -67,7 +67,9 @@ def _one(version: str, library: Path, work: Path) -> tuple[str, bool]:
     python = folder / "bin/python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-        wanted = "torch" if version == "newest" else f"torch=={version}"
+        wanted = (
+            "torch" if version == "newest" else f"torch==={version}"
+        )  # not +cpu: torchvision would not fit
         subprocess.run([python, "-m", "pip", "install", "-q", wanted, *NEEDS], check=True, stdout=sys.stderr)
     package = work / "path"
     package.mkdir(exist_ok=True)
@@ -93,7 +95,7 @@ def _one(version: str, library: Path, work: Path) -> tuple[str, bool]:
         *skip,
         str(ROOT / "tests/nativeops"),
     ]
-    tests = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
+    tests = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)  # type: ignore[arg-type]
     (work / f"torch-{version}.log").write_text(tests.stdout + tests.stderr)
     counts = re.findall(r"\d+ (?:passed|failed|errors?|skipped)", tests.stdout)
     dots = sum(

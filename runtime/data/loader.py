@@ -56,7 +56,7 @@ class Loader:
         self._torch: DataLoader[Batch] = DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_sampler=self._feed,
-            collate_fn=_as_is,
+            collate_fn=_as_is,  # type: ignore[arg-type]
             num_workers=workers,
             persistent_workers=workers > 0,
             prefetch_factor=dataset.fields.prefetch if workers else None,

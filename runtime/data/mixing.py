@@ -71,7 +71,7 @@ def _joined(first: Sample, parts: Sequence[Sample], image: torch.Tensor) -> Samp
         boxes=boxes,
         labels=labels,
         masks=masks,
-        content=tuple(image.shape[1:]),
+        content=tuple(image.shape[1:]),  # type: ignore[arg-type]
     ).drop_degenerate()
 
 
@@ -116,7 +116,7 @@ def copy_paste(sample: Sample, partner: Sample, chosen: Array, smallest: float) 
     bitmaps = donor.masks.rasterise()
     cover = bitmaps.any(0)
     image = torch.where(torch.from_numpy(cover)[None], donor.image, sample.image)
-    kept = replace(sample, masks=sample.masks.subtract(cover))
+    kept = replace(sample, masks=sample.masks.subtract(cover))  # type: ignore[arg-type]
     assert kept.masks is not None
     touched = np.array([not isinstance(m, list) for m in kept.masks.items], bool)
     left = np.array([m.sum() if not isinstance(m, list) else np.inf for m in kept.masks.items])

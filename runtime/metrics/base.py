@@ -56,7 +56,7 @@ class Evaluator:
         host = {k: v.detach().cpu() for k, v in detections.items()}
         for b, info in enumerate(meta):
             keep = host["valid"][b]
-            boxes = to_original(host["boxes"][b][keep].double(), info)
+            boxes = to_original(host["boxes"][b][keep].double(), info)  # type: ignore[arg-type]
             rles = encode_masks(host["masks"][b][keep], info) if "masks" in host else None
             self.add(
                 info["id"],
@@ -124,4 +124,4 @@ def evaluators(data: DataSpec, split: str, dataset: DetectionDataset) -> dict[st
     named = {
         k: m for k, m in options(data.fields).evaluate.items() if isinstance(m, Metric) and m.on == split
     }
-    return {name: metric.build(dataset) for name, metric in (named or {"coco": CocoBox()}).items()}
+    return {name: metric.build(dataset) for name, metric in (named or {"coco": CocoBox()}).items()}  # type: ignore[call-arg]
