@@ -52,14 +52,10 @@ def max_iou_assign(
     )
     iou_BNG = iou_BNG.masked_fill(~valid_BG[:, None, :], -1.0)
     best_BN, own_BN = iou_BNG.max(-1)
-    index_BN = torch.where(
-        best_BN >= positive, own_BN, torch.where(best_BN >= negative, -2, -1)
-    )
+    index_BN = torch.where(best_BN >= positive, own_BN, torch.where(best_BN >= negative, -2, -1))
     if low_quality != "none" and boxes_BN4.shape[1] > 0:
         highest_BG = iou_BNG.amax(1)
-        claims_BNG = (iou_BNG == highest_BG[:, None]) & (valid_BG & (highest_BG >= min_positive))[
-            :, None
-        ]
+        claims_BNG = (iou_BNG == highest_BG[:, None]) & (valid_BG & (highest_BG >= min_positive))[:, None]
         rank_G = torch.arange(1, G + 1, device=boxes.device)
         last_BN = (claims_BNG * rank_G).amax(-1) - 1
         index_BN = torch.where(last_BN >= 0, last_BN if low_quality == "truth" else own_BN, index_BN)
