@@ -184,7 +184,7 @@ class RunResolver:
             classes=classes,
         )
         if not classes:
-            model.classes = classes = _classes_of(constructs["model"])
+            model.classes = classes = _classes_of(constructs["model"]) or _default_classes(model)
         weights = None
         stmt = self.exprs["model"]
         if stmt.weights is not None:
@@ -304,6 +304,14 @@ def _has_masks(data: DataSpec | None) -> bool:
     return data is not None and any(
         "masks" in s.step.writes for steps in data.pipelines.values() for s in steps
     )
+
+
+def _default_classes(model: Model) -> tuple[str, ...]:
+    """Class names that the model's own param has by default."""
+    for path, decision in model.decisions.items():
+        if "." not in path and isinstance(decision.value, Labels):
+            return decision.value.names
+    return ()
 
 
 def _classes_of(construct: Construct) -> tuple[str, ...]:

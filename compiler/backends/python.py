@@ -146,8 +146,8 @@ def _from_signature(module: nn.Module, name: str) -> str:
 
 
 def _value(x: Any) -> str:
-    if isinstance(x, fx.Node):
-        return x.name
+    if isinstance(x, fx.Node):  # the underscore keeps a value's name apart from the function that made it
+        return x.name if x.op == "placeholder" else f"{x.name}_"
     if isinstance(x, dict):
         return "{" + ", ".join(f"{k!r}: {_value(v)}" for k, v in x.items()) + "}"
     if isinstance(x, (list, tuple)):
@@ -196,7 +196,7 @@ def python_source(graph: fx.GraphModule, name: str, title: str) -> str:
             continue
         else:
             continue
-        body.append(f"{node.name} = {call}{comment}")
+        body.append(f"{_value(node)} = {call}{comment}")
     inputs = ", ".join(n.name for n in graph.graph.nodes if n.op == "placeholder")
     imports = sorted(functions.imports)
     parts = [
