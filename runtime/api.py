@@ -34,6 +34,7 @@ def open_run(
     from detc.runtime.load import find
 
     path = find(Path(spec).expanduser())
+    classes: tuple[str, ...] = ()
     if path.suffix == ".det":
         result = check(str(path), sets=list(sets), run=run)
     else:
@@ -41,12 +42,15 @@ def open_run(
 
         checkpoint = read_checkpoint(path)
         run = run or checkpoint.run or None
+        classes = checkpoint.classes
         result = check(checkpoint.spec, sets=list(sets), run=run, name=str(path))
     if result.report.errors:
         raise DetError(*result.report.errors)
     if warn is not None and path.suffix == ".det":
         warn(result.report.warnings)
-    return result.run(run)
+    resolved = result.run(run)
+    resolved.classes = resolved.classes or classes  # a resolved spec without data has no place for them
+    return resolved
 
 
 def resolve(spec: str | Path, *, run: str | None = None, sets: Sequence[str] = ()) -> str:

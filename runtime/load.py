@@ -123,7 +123,9 @@ def from_checkpoint(path: Path, *, device: str | torch.device | None) -> Detecto
     result = check(checkpoint.spec)
     if result.report.errors:
         raise DetError(*result.report.errors)
-    return assemble(result.run(checkpoint.run or None), path, str(path), device)
+    run = result.run(checkpoint.run or None)
+    run.classes = run.classes or checkpoint.classes
+    return assemble(run, path, str(path), device)
 
 
 def assemble(
