@@ -83,7 +83,16 @@ def find_or_build(need_cuda: bool = False) -> Library:
     found = find("torch", need_cuda) or find("torch", False)
     if found is not None and (found.architectures or not _wants_cuda_now(need_cuda)):
         return found
-    return build("torch", architectures=_local_architectures() if _wants_cuda_now(need_cuda) else ())
+    return build_for_here("torch", cuda=_wants_cuda_now(need_cuda))
+
+
+def build_for_here(host: str, cuda: bool, include: Sequence[Path] = ()) -> Library:
+    """Build for this machine: its CPU and, with ``cuda``, the cards that are here.
+
+    Raises:
+        NativeBuildError: there is no compiler, or it failed.
+    """
+    return build(host, architectures=_local_architectures() if cuda else (), include=include)
 
 
 def find(host: str = "torch", need_cuda: bool = False) -> Library | None:
@@ -101,7 +110,7 @@ def find(host: str = "torch", need_cuda: bool = False) -> Library | None:
             ):
                 candidates.append(library)
     candidates = [c for c in candidates if c.architectures or not need_cuda]
-    cuda = need_cuda or _cuda_is_here()
+    cuda = need_cuda or cuda_is_here(host)
     return max(
         candidates,
         key=lambda c: (cuda * len(c.architectures), c.march == march_of_this_machine()),
@@ -241,10 +250,15 @@ def _compile_all(todo: list[Unit], objects: dict[Unit, Path]) -> None:
 def _wants_cuda_now(need_cuda: bool) -> bool:
     """Whether a build on first need has CUDA in it: a library cannot be exchanged for a fuller one later."""
     choice = os.environ.get("DETC_CUDA")
-    return choice != "0" and nvcc() is not None and (need_cuda or choice == "1" or _cuda_is_here())
+    return choice != "0" and nvcc() is not None and (need_cuda or choice == "1" or cuda_is_here("torch"))
 
 
-def _cuda_is_here() -> bool:
+def cuda_is_here(host: str) -> bool:
+    """Whether this host (torch or ONNX Runtime) could run CUDA kernels now."""
+    if host == "ort":
+        import onnxruntime
+
+        return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     import torch
 
     return torch.cuda.is_available()

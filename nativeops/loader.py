@@ -47,27 +47,31 @@ def ensure_loaded(device_type: str = "cpu") -> bool:
     if not enabled():
         return False
     with _STATE.lock:
-        if device_type in _STATE.tried:
-            return _STATE.loaded is not None
-        _STATE.tried.add(device_type)
-        if _STATE.loaded is None:
+        if device_type not in _STATE.tried:
             try:
-                _load(build.find_or_build(need_cuda=device_type == "cuda"))
-            except build.NativeBuildError as error:
-                _STATE.reason = error.summary
-                if error.log:
-                    print(error.log, file=sys.stderr)
-                _warn(
-                    f"{error.summary}; detc's ops run through their (slower) torch references. {error.hint}"
-                )
-                return False
-        if device_type == "cuda" and not _STATE.loaded.architectures:  # type: ignore[union-attr]
-            _warn(
-                "the native library has no CUDA kernels; detc's ops on CUDA tensors run through "
-                "their torch references. "
-                "`detc native build` with nvcc on the PATH adds them (then restart)"
-            )
-        return True
+                _find_and_load(device_type)
+            finally:
+                # Only now, so that other threads wait for the library rather than do without it.
+                _STATE.tried.add(device_type)
+        return _STATE.loaded is not None
+
+
+def _find_and_load(device_type: str) -> None:
+    if _STATE.loaded is None:
+        try:
+            library = build.find_or_build(need_cuda=device_type == "cuda")
+        except build.NativeBuildError as error:
+            _STATE.reason = error.summary
+            if error.log:
+                print(error.log, file=sys.stderr)
+            _warn(f"{error.summary}; detc's ops run through their (slower) torch references. {error.hint}")
+            return
+        _load(library)
+    if device_type == "cuda" and _STATE.loaded is not None and not _STATE.loaded.architectures:
+        _warn(
+            "the native library has no CUDA kernels; detc's ops on CUDA tensors run through their torch references. "
+            "`detc native build` with nvcc on the PATH adds them (then restart)"
+        )
 
 
 def loaded_library() -> build.Library | None:

@@ -6,6 +6,7 @@ A model that detc exports runs without the library too: each ``detc`` node carri
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 import warnings
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from detc.nativeops import build, loader, ort_headers
+from detc.nativeops.toolchain import nvcc
 
 DOMAIN = "detc"
 _LOCK = threading.Lock()
@@ -31,7 +33,9 @@ def library(build_it: bool = True) -> build.Library | None:
             found = build.find("ort")
             if found is None and build_it:
                 try:
-                    found = build.build("ort", architectures=(), include=[ort_headers.find_or_fetch()])
+                    found = build.build_for_here(
+                        "ort", cuda=_wants_cuda(), include=[ort_headers.find_or_fetch()]
+                    )
                 except build.NativeBuildError as error:
                     if error.log:
                         print(error.log, file=sys.stderr)
@@ -84,6 +88,10 @@ def native_calls() -> int:
     handle = ctypes.CDLL(str(found.path))
     handle.detc_ort_call_count.restype = ctypes.c_int64
     return int(handle.detc_ort_call_count())
+
+
+def _wants_cuda() -> bool:
+    return build.cuda_is_here("ort") and os.environ.get("DETC_CUDA") != "0" and nvcc() is not None
 
 
 def _has_native_nodes(path: str | Path) -> bool:

@@ -116,7 +116,7 @@ void backward(const FocalArgs& args) {
         compute<T, kKind>(args, power_of, begin, n, run);
         T* out = static_cast<T*>(args.grad_logits) + begin;
         if (args.grad_is_one) {
-          const A g = load(grad);
+          const A g = *static_cast<const A*>(args.grad);
           for (int64_t i = 0; i < n; ++i) store(out + i, g * run.slope[i]);
         } else {
           for (int64_t i = 0; i < n; ++i) store(out + i, static_cast<A>(load(grad + begin + i)) * run.slope[i]);

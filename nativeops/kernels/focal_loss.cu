@@ -65,7 +65,7 @@ __global__ void backward_kernel(FocalArgs args, Power power_of) {
   const T* grad = static_cast<const T*>(args.grad);
   DETC_GRID_STRIDE(i, args.rows * args.classes) {
     element<T, kind>(args, power_of, i, &loss, &slope);
-    const acc_t<T> g = load(grad + (args.grad_is_one ? 0 : i));
+    const acc_t<T> g = args.grad_is_one ? *static_cast<const acc_t<T>*>(args.grad) : load(grad + i);
     store(static_cast<T*>(args.grad_logits) + i, g * slope);
   }
 }

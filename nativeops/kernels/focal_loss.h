@@ -28,7 +28,7 @@ struct FocalArgs {
   void* loss;   // [rows, classes]
   double* sum;  // one number
   // Backward.
-  const void* grad;  // [rows, classes], or one number when grad_is_one
+  const void* grad;  // [rows, classes]; or, when grad_is_one, one number of the type computed in
   bool grad_is_one;
   void* grad_logits;  // [rows, classes]
 };

@@ -12,6 +12,14 @@ from detc.nativeops.reference import focal_loss as reference
 from detc.nativeops.registry import native_op
 
 
+def _fake(
+    logits: Tensor, targets: Tensor, weights: Tensor | None, kind: str, alpha: float, gamma: float, sum: bool
+) -> Tensor:
+    if not sum:
+        return logits.new_empty(logits.shape)
+    return logits.new_empty((), dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     logits, targets, weights, *ctx.options, _sum = inputs
     ctx.save_for_backward(logits, targets, weights)
@@ -26,9 +34,7 @@ _focal = native_op(
     "focal_loss(Tensor logits, Tensor targets, Tensor? weights, str kind, float alpha, float "
     "gamma, bool sum) -> Tensor",
     reference=reference.focal_loss,
-    fake=lambda logits, targets, weights, kind, alpha, gamma, sum: logits.new_empty(
-        () if sum else logits.shape
-    ),
+    fake=_fake,
     setup_context=_setup,
     backward=_backward,
 )
@@ -87,7 +93,8 @@ def sigmoid_focal_loss(
             0..C-1 being background.
         alpha: weight of positives (1 - alpha: negatives); negative for none.
         weights: ``[...]``, one for each row of C; 0 leaves a row out.
-        reduction: none, sum (in one pass, nothing of the logits' size written) or mean over all elements.
+        reduction: none, sum or mean over all elements: one pass, nothing of the logits' size is written,
+            float32 for 16-bit logits.
 
     Raises:
         ValueError: shapes that do not fit.

@@ -27,7 +27,7 @@ def focal_loss(
         loss = ce * torch.where(t > 0, t, alpha * p**gamma)
     if weights is not None:
         loss = loss * weights.to(x.dtype)[..., None]
-    return (loss.sum(dtype=torch.float64) if sum else loss).to(logits.dtype)
+    return loss.sum(dtype=torch.float64).to(x.dtype) if sum else loss.to(logits.dtype)
 
 
 def _one_hot(labels: Tensor, like: Tensor) -> Tensor:
@@ -45,6 +45,6 @@ def focal_loss_backward(
 ) -> Tensor:
     """Gradient of the logits; ``grad`` has their shape or, of a sum, is one number."""
     with torch.enable_grad():
-        leaf = logits.detach().requires_grad_()
-        loss = focal_loss(leaf, targets, weights, kind, alpha, gamma, False)
-        return torch.autograd.grad(loss, leaf, grad.expand_as(loss))[0]
+        leaf = logits.detach().to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+        loss = focal_loss(leaf.requires_grad_(), targets, weights, kind, alpha, gamma, False)
+        return torch.autograd.grad(loss, leaf, grad.to(loss.dtype).expand_as(loss))[0].to(logits.dtype)

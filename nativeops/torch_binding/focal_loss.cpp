@@ -50,6 +50,9 @@ struct Prepared {
   }
 };
 
+// Sums of 16-bit losses are float32.
+ScalarType sum_type(DType dtype) { return dtype == DType::f64 ? ScalarType::Double : ScalarType::Float; }
+
 Tensor forward_cpu(Tensor logits, Tensor targets, std::optional<Tensor> weights, std::string kind, double alpha,
                    double gamma, bool sum) {
   Prepared in(logits, targets, weights, kind, alpha, gamma);
@@ -62,7 +65,7 @@ Tensor forward_cpu(Tensor logits, Tensor targets, std::optional<Tensor> weights,
   double total = 0;
   in.args.sum = &total;
   if (in.logits.numel() > 0) focal_loss_cpu(in.args);
-  return torch::stable::fill_(empty(in.logits, {}), total);
+  return torch::stable::fill_(empty(in.logits, {}, sum_type(in.args.dtype)), total);
 }
 
 // The gradient of a sum arrives as one number expanded to a shape: then nothing is copied.
@@ -78,10 +81,10 @@ Tensor backward(const Tensor& grad_in, const Tensor& logits, const Tensor& targe
                 const std::optional<Tensor>& weights, const std::string& kind, double alpha, double gamma,
                 const Run& run) {
   Prepared in(logits, targets, weights, kind, alpha, gamma);
-  const bool one = is_one_number(grad_in);
+  const bool one = is_one_number(grad_in) && grad_in.scalar_type() == sum_type(in.args.dtype);
   const Tensor grad = one ? grad_in : dense(grad_in);
-  STD_TORCH_CHECK(grad.scalar_type() == in.logits.scalar_type() && (one || grad.numel() == in.logits.numel()),
-                  "focal_loss_backward: the gradient must have the logits' dtype and shape, or be one number");
+  STD_TORCH_CHECK(one || (grad.scalar_type() == in.logits.scalar_type() && grad.numel() == in.logits.numel()),
+                  "focal_loss_backward: the gradient must have the logits' dtype and shape, or be one float");
   Tensor out = torch::stable::empty_like(in.logits);
   in.args.grad = data(grad);
   in.args.grad_is_one = one;
@@ -122,7 +125,7 @@ Tensor forward_cuda(Tensor logits, Tensor targets, std::optional<Tensor> weights
     in.args.sum = mutable_as<double>(total);
     focal_loss_cuda(in.args, workspace.mutable_data_ptr(), scope.stream());
   }
-  return torch::stable::to(total, in.logits.scalar_type());
+  return torch::stable::to(total, sum_type(in.args.dtype));
 }
 
 Tensor backward_cuda(Tensor grad, Tensor logits, Tensor targets, std::optional<Tensor> weights, std::string kind,

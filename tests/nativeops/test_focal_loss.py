@@ -98,6 +98,21 @@ def test_empty(shape: tuple[int, int]) -> None:
         total.backward()
 
 
+def test_sums_of_half_are_float() -> None:
+    """A sum of 16-bit losses, and its gradient under loss scaling, would leave the range of float16."""
+    logits, targets = (torch.randn(3000, 9) * 20).half().requires_grad_(), torch.zeros(3000, 9)
+    for reduction in ("sum", "mean"):
+        loss = ops.sigmoid_focal_loss(logits, targets, alpha=-1, gamma=0, reduction=reduction)
+        wide = ops.sigmoid_focal_loss(logits.float(), targets, alpha=-1, gamma=0, reduction=reduction)
+        assert loss.dtype == torch.float32 and loss.isfinite()
+        torch.testing.assert_close(loss, wide)
+        (grad,), (wanted,) = (
+            torch.autograd.grad(x * (2**18 if reduction == "mean" else 1), logits) for x in (loss, wide)
+        )
+        assert grad.dtype == torch.float16 and grad.isfinite().all()
+        torch.testing.assert_close(grad, wanted, atol=1e-2, rtol=1e-2)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
 def test_half_is_computed_in_float(dtype: torch.dtype, tolerance: float) -> None:
     logits, targets = torch.randn(20, 9).to(dtype), torch.rand(20, 9).to(dtype)

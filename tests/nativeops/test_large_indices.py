@@ -40,6 +40,34 @@ def test_ms_deform_attn() -> None:
     torch.testing.assert_close(out[0, 0], torch.arange(32.0), rtol=0.01, atol=0.01)
 
 
+def test_roi_align() -> None:
+    require_native("roi_align", "multilevel_roi_align")
+    feature = reserved(1, 1, SIDE, SIDE)
+    feature[0, 0, -8:, -8:] = 3.0
+    end = float(SIDE)
+    corner = torch.tensor([[0.0, end - 6, end - 6, end - 1, end - 1]])
+    assert (ops.roi_align(feature, corner, 2) == 3).all()
+    pooled = ops.multilevel_roi_align([feature], corner[None, :, 1:], output_size=2, strides=[1.0])
+    assert (pooled == 3).all()
+    assert (ops.roi_pool(feature, corner, 2) == 3).all()
+
+
+@pytest.mark.slow
+def test_nms_scans_the_last_image() -> None:
+    require_native("batched_nms")
+    images, boxes, classes = 300, 90_000, 80
+    try:
+        scores = torch.zeros(images, boxes, classes, dtype=torch.float16)  # zero pages, shared until written
+    except RuntimeError as error:
+        pytest.skip(f"this machine does not reserve the scores: {error}")
+    assert scores.numel() > 2**31
+    scores[-1, -1, -1] = 1
+    corners = torch.zeros(1, 1, 4, dtype=torch.float16).expand(images, boxes, 4)
+    found = ops.batched_nms(corners, scores, iou_threshold=0.5, score_threshold=0.5, keep=1)
+    assert found.valid.nonzero().tolist() == [[images - 1, 0]]
+    assert (found.index[-1, 0], found.labels[-1, 0]) == (boxes - 1, classes - 1)
+
+
 @pytest.mark.slow
 def test_mask_paste() -> None:
     require_native("mask_paste")

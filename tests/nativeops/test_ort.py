@@ -190,7 +190,7 @@ def test_session_says_when_there_is_no_library(tmp_path: Path, monkeypatch: pyte
     def no_compiler(*args: object, **options: object) -> build.Library:
         raise build.NativeBuildError("no C++ compiler was found", hint="Install g++.")
 
-    monkeypatch.setattr(build, "build", no_compiler)
+    monkeypatch.setattr(build, "build_for_here", no_compiler)
     with pytest.warns(loader.NativeFallbackWarning, match="through the functions they carry"):
         session = ort.ort_session(tmp_path / "m.onnx")
     assert session.get_outputs()
