@@ -10,16 +10,17 @@ The functions that others call (all lazy: this package imports no torch by itsel
         stopped.
 
     from detc.runtime.train.validate import evaluate
-    evaluate(program, data, *, split="val", device="cpu", batch=16, workers=0, world=World(), limit=None,
-             progress=None) -> dict
-        COCO box metrics as plain floats ("ap", "ap50", "ap75", "ap_s", …, and per class "ap/<name>").
+    evaluate(program, data, *, split="val", device="cpu", batch=16, workers=None, world=None, limit=None,
+             progress=None) -> Mapping[str, float]
+        The data's metrics as plain floats ("ap", "ap50", "ap75", "ap_s", "ar_100", and "ap/<class>").
 
     from detc.runtime.train.checkpoint import read_checkpoint, save_checkpoint, load_weights
     read_checkpoint(path) -> Checkpoint     # .spec (resolved text), .run, .classes, .model (state_dict),
     .train load_weights(program, path)             # exact: refuses another model's weights (DET0902)
 
     from detc.runtime.weights.apply import initialise
-    initialise(program, *, weights_dir=None, init=None) -> list[LoadReport]   # the spec's `from "…"` clauses
+    initialise(program, sources, *, weights_dir=None, init=None) -> list[LoadReport]
+        `sources`: the spec's `from "…"` clauses, see `engine.sources_of(run)`.
 
 Schemas (`schema.py`, torch-free): SGD, Adam, AdamW; Linear, Quadratic, Constant, MultiStep, Cosine, Poly,
 Exponential; EMA, EarlyStop, CheckNaN.

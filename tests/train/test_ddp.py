@@ -21,6 +21,7 @@ from detc.runtime.train.progress import Silent
 
 from .fakes import Feed, Program, recipe
 
+pytestmark = pytest.mark.slow  # each starts two processes that import torch
 SPEC = recipe(epochs=Quantity(2, "ep"), batch=4, clip=1.0, fields={"log_every": 1})
 
 
