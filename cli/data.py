@@ -29,6 +29,9 @@ def synth(
     seed: Annotated[int, typer.Option(help="Another seed makes another set.")] = 0,
     smallest: Annotated[int, typer.Option(min=32, help="Shortest side in pixels.")] = 160,
     largest: Annotated[int, typer.Option(min=32, help="Longest side in pixels.")] = 256,
+    panoptic: Annotated[
+        bool, typer.Option("--panoptic", help="Grounds of sand, water and grass, and panoptic maps.")
+    ] = False,
 ) -> None:
     """Make the built-in sample set: shapes on textured backgrounds, COCO format, with masks.
 
@@ -43,7 +46,7 @@ def synth(
     with Progress(transient=True) as bar:
         task = bar.add_task("drawing", total=images + val)
         generate(
-            root, images, seed, val=val, smallest=smallest, largest=largest,
+            root, images, seed, val=val, smallest=smallest, largest=largest, panoptic=panoptic,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     print(f"{root}: {count(images, 'training image')}, {count(val, 'held-back image')}")

@@ -35,6 +35,7 @@ class DetectionDataset:
         records: those left after the filters.
         tally: what the filters dropped.
         fields: the declaration's plain fields.
+        stuff: labels of classes whose objects are not counted; see `records.Annotations`.
     """
 
     split: str
@@ -46,6 +47,7 @@ class DetectionDataset:
     train: bool
     seed: int = 0
     warnings: list[str] = field(default_factory=list)
+    stuff: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         self._built: dict[str, Pipeline] = {}
@@ -175,4 +177,6 @@ def open_dataset(data: DataSpec, split: str, *, train: bool, seed: int = 0) -> D
         notes = [f"kept 0 of {total}", *tally.lines()]
         raise error("DET0905", f"no images left in split `{split}` of {data.source.name}", notes=notes)
     pipelines = {name: tuple(steps) for name, steps in data.pipelines.items()}
-    return DetectionDataset(split, data.classes, records, tally, fields, pipelines, train, seed)
+    return DetectionDataset(
+        split, data.classes, records, tally, fields, pipelines, train, seed, stuff=annotations.stuff
+    )

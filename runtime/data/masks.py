@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from detc.runtime.data.segment_map import MapSegment
+
 Array = np.ndarray[Any, Any]
 Mask = list[Array] | Array  # polygons, float64 [P, 2] each, or a bool bitmap [H, W]
 
@@ -190,10 +192,17 @@ class MaskList:
 
 
 def from_segments(segments: Sequence[Any], height: int, width: int) -> MaskList:
-    """Masks of a record's `segments`; run-length codes are decoded.
+    """Masks of a record's `segments`; run-length codes are decoded, parts of segment maps are read.
 
     Raises:
         ValueError: if a code is of another size than the image.
     """
-    items = tuple(s if isinstance(s, list) else decode_rle(s, height, width) for s in segments)
-    return MaskList(items, height, width)
+    return MaskList(tuple(_mask(s, height, width) for s in segments), height, width)
+
+
+def _mask(segment: Any, height: int, width: int) -> Mask:
+    if isinstance(segment, list):
+        return segment
+    if isinstance(segment, MapSegment):
+        return segment.bitmap(height, width)
+    return decode_rle(segment, height, width)

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from detc.dsl.diagnostics import DetError, Diagnostic
+from detc.runtime.data.segment_map import MapSegment
 
 Array = np.ndarray[Any, Any]
-Segment = list[Array] | dict[str, Any]  # polygons, float64 [P, 2] each, or a COCO run-length code
+# polygons, float64 [P, 2] each, or a COCO run-length code, or a part of a segment map
+Segment = list[Array] | dict[str, Any] | MapSegment
 
 
 @dataclass
@@ -123,12 +125,18 @@ class Tally:
 
 @dataclass
 class Annotations:
-    """All that a source knows of a split. `classes` is the class space that the labels index."""
+    """All that a source knows of a split.
+
+    Attributes:
+        classes: the class space that the labels index.
+        stuff: labels of classes without objects that can be counted (sky, grass).
+    """
 
     split: str
     classes: tuple[str, ...]
     records: list[Record]
     tally: Tally = field(default_factory=Tally)
+    stuff: frozenset[int] = frozenset()
 
 
 def make_record(

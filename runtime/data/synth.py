@@ -1,4 +1,4 @@
-"""The built-in sample set: shapes on textured backgrounds, in COCO format with masks.
+"""The built-in sample set: shapes on textured backgrounds, in COCO format with masks, perhaps panoptic maps.
 
 Made from a seed alone, image by image, so that it is the same on every machine and with any number of
 processes (up to the JPEG encoder's rounding).
@@ -17,17 +17,23 @@ from typing import Any
 
 import numpy as np
 
+from detc.runtime.data.grounds import STUFF, ground
+from detc.runtime.data.segment_map import write_ids
 from detc.runtime.data.shapes import CLASSES, coverage, outline, polygons, pose
 from detc.runtime.data.textures import background, develop, surface
 
 Array = np.ndarray[Any, Any]
 VERSION = 1
 MARKER = "synth.json"
+SMALLEST_SEGMENT = 16  # pixels; what is less is void in panoptic maps
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a sample set is made from; sizes are sides in pixels."""
+    """What a sample set is made from; sizes are sides in pixels.
+
+    panoptic: the backgrounds are regions of `grounds.STUFF`, and there are panoptic maps.
+    """
 
     train: int = 600
     val: int = 100
@@ -36,6 +42,7 @@ class Settings:
     largest: int = 256
     most_objects: int = 7
     version: int = VERSION
+    panoptic: bool = False
 
 
 def generate(
@@ -46,12 +53,14 @@ def generate(
     val: int = 100,
     smallest: int = 160,
     largest: int = 256,
+    panoptic: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Make the sample set under `root`, unless it is there already with the same settings.
 
-    Writes `train/`, `val/` (JPEG), `annotations/train.json`, `annotations/val.json`.
+    Writes `train/`, `val/` (JPEG), `annotations/train.json`, `annotations/val.json`; with `panoptic` also
+    `annotations/panoptic_train.json` and a PNG for each image in `annotations/panoptic_train/`, the same for val.
 
     Args:
         images, val: images in the two splits.
@@ -64,7 +73,7 @@ def generate(
     Raises:
         ValueError: if `root` holds something else, or sizes are out of order.
     """
-    settings = Settings(images, val, seed, smallest, largest)
+    settings = Settings(images, val, seed, smallest, largest, panoptic=panoptic)
     if not 32 <= smallest <= largest or images < 1 or val < 0:
         raise ValueError(f"a sample set needs images >= 1 and 32 <= smallest <= largest, not {settings}")
     root = Path(root)
@@ -74,7 +83,8 @@ def generate(
         raise ValueError(f"{root} is not empty and holds no sample set; choose another folder")
     part = root.with_name(root.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    for name in ("train", "val", "annotations"):
+    maps = [f"annotations/panoptic_{split}" for split in ("train", "val") if panoptic]
+    for name in ("train", "val", "annotations", *maps):
         (part / name).mkdir(parents=True)
     _fill(part, settings, workers, progress)
     (part / MARKER).write_text(json.dumps(asdict(settings), indent=1) + "\n")
@@ -90,7 +100,8 @@ def read_marker(root: Path) -> dict[str, Any] | None:
         found = json.loads((root / MARKER).read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    # a set that was made before a setting existed has that setting's default
+    return {**asdict(Settings()), **found} if isinstance(found, dict) else None
 
 
 def _fill(
@@ -107,6 +118,8 @@ def _fill(
                 progress(done, len(jobs))
     for split, items in entries.items():
         (part / "annotations" / f"{split}.json").write_text(json.dumps(_coco(items)))
+        if settings.panoptic:
+            (part / "annotations" / f"panoptic_{split}.json").write_text(json.dumps(_panoptic(items)))
 
 
 def _coco(entries: list[dict[str, Any]]) -> dict[str, Any]:
@@ -125,13 +138,37 @@ def _coco(entries: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _panoptic(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    names = [*((n, "shape", 1) for n in CLASSES), *((n, "ground", 0) for n in STUFF)]
+    return {
+        "info": {"description": "detc sample set, panoptic"},
+        "categories": [
+            {"id": i, "name": name, "supercategory": group, "isthing": thing}
+            for i, (name, group, thing) in enumerate(names, 1)
+        ],
+        "images": [{"id": i, **entry["image"]} for i, entry in enumerate(entries, 1)],
+        "annotations": [
+            {
+                "image_id": i,
+                "file_name": entry["image"]["file_name"].replace(".jpg", ".png"),
+                "segments_info": entry["segments"],
+            }
+            for i, entry in enumerate(entries, 1)
+        ],
+    }
+
+
 def _make(part: Path, settings: Settings, split: str, index: int) -> dict[str, Any]:
     """Draw one image, write it, and return its annotation."""
     from PIL import Image
 
     rng = np.random.default_rng([settings.seed, ("train", "val").index(split), index])
     height, width = (int(n) for n in rng.integers(settings.smallest, settings.largest + 1, 2))
-    pixels, masks, kinds = draw(height, width, rng, settings.most_objects)
+    if settings.panoptic:
+        behind, region = ground(height, width, rng)
+    else:
+        behind, region = background(height, width, rng), np.zeros((0, 0), np.int64)
+    pixels, masks, kinds = draw(behind, rng, settings.most_objects)
     name = f"{index:06d}.jpg"
     Image.fromarray(pixels).save(part / split / name, quality=int(rng.integers(75, 96)))
     objects = []
@@ -146,17 +183,50 @@ def _make(part: Path, settings: Settings, split: str, index: int) -> dict[str, A
                 "segmentation": polygons(mask),
             }
         )
-    return {"image": {"file_name": name, "width": width, "height": height}, "objects": objects}
+    entry = {"image": {"file_name": name, "width": width, "height": height}, "objects": objects}
+    if settings.panoptic:
+        ids, entry["segments"] = _segments(masks, kinds, region)
+        write_ids(part / "annotations" / f"panoptic_{split}" / f"{index:06d}.png", ids)
+    return entry
 
 
-def draw(
-    height: int, width: int, rng: np.random.Generator, most: int
-) -> tuple[Array, list[Array], list[str]]:
-    """An image uint8 [H, W, 3] with 1 to `most` objects; their visible masks, bool [H, W], and classes.
+def _segments(masks: list[Array], kinds: list[str], region: Array) -> tuple[Array, list[dict[str, Any]]]:
+    """Segment numbers [H, W], and COCO's description of each: objects first, then what is seen of the ground."""
+    ids = np.zeros(region.shape, np.int64)
+    segments = []
+    parts = [(CLASSES.index(kind), mask) for kind, mask in zip(kinds, masks, strict=True)]
+    free = ~np.any(masks, axis=0)
+    parts += [(len(CLASSES) + k, free & (region == k)) for k in range(len(STUFF))]
+    for category, mask in parts:
+        if int(mask.sum()) < SMALLEST_SEGMENT:
+            continue
+        number = len(segments) + 1
+        ids[mask] = number
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        x, y = int(columns[0]), int(rows[0])
+        box = [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
+        segments.append(
+            {
+                "id": number,
+                "category_id": category + 1,
+                "bbox": box,
+                "area": int(mask.sum()),
+                "iscrowd": 0,
+            }
+        )
+    return ids, segments
+
+
+def draw(behind: Array, rng: np.random.Generator, most: int) -> tuple[Array, list[Array], list[str]]:
+    """`behind` (float32 [H, W, 3], painted over) with 1 to `most` objects.
+
+    Returns:
+        The image, uint8 [H, W, 3], the objects' visible masks, bool [H, W], and their classes.
 
     Later objects lie on top. None hides more than 25 % of another, and at least 85 % of each lies inside.
     """
-    image = background(height, width, rng)
+    image = behind
+    height, width = image.shape[:2]
     masks: list[Array] = []
     full: list[int] = []
     kinds: list[str] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from detc.runtime.data.options import options
 
 Array = np.ndarray[Any, Any]
 ImageId = int | str
+PIXELS = 1 << 26  # of masks that are drawn at once
 
 
 @dataclass
@@ -50,14 +51,19 @@ class Evaluator:
 
         Args:
             detections: `boxes` [B, K, 4] in pixels of the network's input, `scores`, `labels`, `valid`
-                [B, K], as the infer graph returns them; perhaps `masks` bool [B, K, H, W] on the same canvas.
+                [B, K], as the infer graph returns them; perhaps `box_masks` [B, K, m, m], probabilities over
+                each box, or `masks` [B, K, h, w] over the canvas, probabilities or bool.
             meta: the batch's, see `data.collate`.
         """
         host = {k: v.detach().cpu() for k, v in detections.items()}
         for b, info in enumerate(meta):
             keep = host["valid"][b]
             boxes = to_original(host["boxes"][b][keep].double(), info)  # type: ignore[arg-type]
-            rles = encode_masks(host["masks"][b][keep], info) if "masks" in host else None
+            rles = None
+            if "box_masks" in host:
+                rles = encode_box_masks(host["box_masks"][b][keep], boxes, info)
+            elif "masks" in host:
+                rles = encode_masks(host["masks"][b][keep], info)
             self.add(
                 info["id"],
                 boxes.numpy(),
@@ -96,22 +102,61 @@ class Evaluator:
         raise NotImplementedError
 
 
+def _encode(count: int, meta: Mapping[str, Any], make: Callable[[slice], torch.Tensor]) -> list[dict[str, Any]]:
+    """Run-length codes of `count` bitmaps that `make` draws, few enough at a time to bound the memory."""
+    from detc.nativeops.ops.rle import masks_to_coco
+
+    height, width = meta["size"]
+    step = max(1, PIXELS // max(height * width, 1))
+    found: list[dict[str, Any]] = []
+    for start in range(0, count, step):
+        found += masks_to_coco(make(slice(start, start + step)))
+    return found
+
+
+def encode_box_masks(
+    masks: torch.Tensor, boxes: torch.Tensor, meta: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Probabilities [K, m, m] over boxes [K, 4] in pixels of the file, as run-length codes of the file."""
+    from detc.nativeops import ops
+
+    height, width = meta["size"]
+    boxes = boxes.to(masks.dtype)
+    return _encode(
+        len(masks), meta, lambda s: ops.mask_paste(masks[s], boxes[s], height=height, width=width)
+    )
+
+
 def encode_masks(masks: torch.Tensor, meta: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Masks [K, H, W] (bool or probabilities) on the network's canvas, as run-length codes of the file."""
+    """Masks [K, h, w] over the network's canvas, as run-length codes of the file.
+
+    Bitmaps must be of the canvas' own size; probabilities may be coarser and are sampled bilinearly.
+    """
     from pycocotools import mask as coco_mask
 
     if not len(masks):
         return []
+    if masks.dtype != torch.bool:
+        return _encode(len(masks), meta, lambda s: _resampled(masks[s], meta))
     height, width = meta["size"]
     matrix = np.asarray(meta["matrix"])
-    rows = _sources(height, matrix[1, 1], matrix[1, 2], masks.shape[1])
-    columns = _sources(width, matrix[0, 0], matrix[0, 2], masks.shape[2])
-    full = (masks if masks.dtype == torch.bool else masks >= 0.5)[:, rows][:, :, columns]
+    rows = sources(height, matrix[1, 1], matrix[1, 2], masks.shape[1])
+    columns = sources(width, matrix[0, 0], matrix[0, 2], masks.shape[2])
+    full = masks[:, rows][:, :, columns]
     packed = np.asfortranarray(full.permute(1, 2, 0).numpy().astype(np.uint8))
     return list(coco_mask.encode(packed))
 
 
-def _sources(count: int, scale: float, shift: float, limit: int) -> torch.Tensor:
+def _resampled(masks: torch.Tensor, meta: Mapping[str, Any]) -> torch.Tensor:
+    from detc.compiler.functional.masks import resample_masks
+
+    matrix = np.asarray(meta["matrix"])
+    canvas = meta.get("canvas", masks.shape[1:])
+    scale, shift = (float(matrix[1, 1]), float(matrix[0, 0])), (float(matrix[1, 2]), float(matrix[0, 2]))
+    return resample_masks(masks[None], canvas, scale, shift, *meta["size"])[0]
+
+
+def sources(count: int, scale: float, shift: float, limit: int) -> torch.Tensor:
     """The canvas pixel under the centre of each of `count` pixels of the file, along one axis."""
     at = ((torch.arange(count, dtype=torch.float64) + 0.5) * scale + shift).floor().long()
     return at.clamp(0, limit - 1)

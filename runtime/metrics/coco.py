@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from detc.runtime.data.dataset import DetectionDataset, file_size
 from detc.runtime.data.masks import Array
 from detc.runtime.data.records import Record
+from detc.runtime.data.segment_map import MapSegment
 from detc.runtime.metrics.base import Evaluator, Found, ImageId
 
 AREAS = ("all", "small", "medium", "large")
@@ -152,6 +153,19 @@ def ground_truth(dataset: DetectionDataset, images: set[ImageId]) -> tuple[COCO,
     return truth, numbers
 
 
+def coco_code(segment: Any, record: Record) -> dict[str, Any]:
+    """A run-length code as it is; a part of a segment map as one."""
+    if not isinstance(segment, MapSegment):
+        code: dict[str, Any] = segment
+        return code
+    from pycocotools import mask as coco_mask
+
+    assert record.height is not None and record.width is not None
+    bitmap = segment.bitmap(record.height, record.width)
+    encoded: dict[str, Any] = coco_mask.encode(np.asfortranarray(bitmap.astype(np.uint8)))
+    return encoded
+
+
 def _truth_items(record: Record, image: int) -> list[dict[str, Any]]:
     items = []
     for i, (x1, y1, x2, y2) in enumerate(record.boxes.tolist()):
@@ -166,7 +180,9 @@ def _truth_items(record: Record, image: int) -> list[dict[str, Any]]:
         if record.segments is not None:
             segment = record.segments[i]
             item["segmentation"] = (
-                [p.reshape(-1).tolist() for p in segment] if isinstance(segment, list) else segment
+                [p.reshape(-1).tolist() for p in segment]
+                if isinstance(segment, list)
+                else coco_code(segment, record)
             )
         items.append(item)
     return items

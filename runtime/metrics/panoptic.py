@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from detc.runtime.data.segment_map import VOID
+
 Array = np.ndarray[Any, Any]
-VOID = 0
 
 
 @dataclass
@@ -25,10 +26,8 @@ class _Counts:
     fn: int = 0
 
 
-def ids_of(rgb: Array) -> Array:
-    """Segment ids int64 [H, W] of a panoptic PNG [H, W, 3]: R + 256 G + 65536 B."""
-    wide = rgb.astype(np.int64)
-    return wide[..., 0] + 256 * wide[..., 1] + 65536 * wide[..., 2]
+def _no_counts() -> dict[int, _Counts]:
+    return defaultdict(_Counts)
 
 
 @dataclass
@@ -37,7 +36,7 @@ class PanopticQuality:
 
     things: frozenset[int]
     classes: frozenset[int]
-    _counts: dict[int, _Counts] = field(default_factory=lambda: defaultdict(_Counts))
+    _counts: dict[int, _Counts] = field(default_factory=_no_counts)
 
     def add(
         self,
@@ -92,6 +91,18 @@ class PanopticQuality:
                 excused += overlap.get((crowds[kind], f), 0)
             if excused / found_areas[f] <= 0.5:
                 self._counts[kind].fp += 1
+
+    def merge(self, other: PanopticQuality) -> None:
+        """Add what another one collected."""
+        for kind, counts in other._counts.items():
+            mine = self._counts[kind]
+            mine.iou += counts.iou
+            mine.tp, mine.fp, mine.fn = mine.tp + counts.tp, mine.fp + counts.fp, mine.fn + counts.fn
+
+    def by_class(self) -> dict[int, float]:
+        """PQ of each class that occurs, as a fraction."""
+        rows = {kind: _quality(counts) for kind, counts in sorted(self._counts.items())}
+        return {kind: row[0] for kind, row in rows.items() if row is not None}
 
     def compute(self) -> dict[str, float]:
         """PQ, SQ, RQ over all classes that occur, and with `_things`, `_stuff`, as fractions."""

@@ -56,6 +56,32 @@ class CocoMask(Metric):
         return CocoEvaluator(dataset, "segm", self.most)
 
 
+class PanopticPQ(Metric):
+    """Panoptic quality (Kirillov et al., 2019) of the model's map of segments."""
+
+    module = "std.data"
+    reads = ("labels", "panoptic")
+    truth = ("boxes", "labels", "masks")
+
+    def build(self, dataset: DetectionDataset) -> Evaluator:
+        from detc.runtime.metrics.segmentation import PanopticEvaluator
+
+        return PanopticEvaluator(dataset)
+
+
+class SemanticIoU(Metric):
+    """The mean IoU of classes of the model's map of class numbers."""
+
+    module = "std.data"
+    reads = ("labels", "semantic")
+    truth = ("boxes", "labels", "masks")
+
+    def build(self, dataset: DetectionDataset) -> Evaluator:
+        from detc.runtime.metrics.segmentation import SemanticEvaluator
+
+        return SemanticEvaluator(dataset)
+
+
 class VocBox(Metric):
     """Pascal VOC's AP at one IoU: area under the curve (VOC 2010 on) or the mean at 11 recalls (VOC 2007)."""
 

@@ -13,6 +13,7 @@ from PIL import Image
 from detc.runtime.data.masks import fill_polygons
 from detc.runtime.data.shapes import CLASSES, coverage, outline, polygons, pose
 from detc.runtime.data.synth import draw, generate
+from detc.runtime.data.textures import background
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,8 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
 
 def test_visible_masks_do_not_overlap_and_are_mostly_visible() -> None:
     for seed in range(6):
-        pixels, masks, kinds = draw(120, 160, np.random.default_rng(seed), 7)
+        rng = np.random.default_rng(seed)
+        pixels, masks, kinds = draw(background(120, 160, rng), rng, 7)
         assert pixels.shape == (120, 160, 3) and pixels.dtype == np.uint8 and len(masks) == len(kinds) >= 1
         assert np.sum(masks, 0).max() <= 1
         assert all(m.sum() > 30 for m in masks)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detc.runtime.metrics.panoptic import PanopticQuality, ids_of
+from detc.runtime.data.segment_map import ids_of
+from detc.runtime.metrics.panoptic import PanopticQuality
 from tests.data.making import shared
 
 

@@ -4,6 +4,6 @@ To add a format: write its `DataSource` in a module of this package and import i
 `Annotations`, everything after that (filters, pipelines, batches, evaluation) is shared.
 """
 
-from detc.runtime.data.sources.schema import CocoJson, Concat, PascalVoc, YoloTxt
+from detc.runtime.data.sources.schema import CocoJson, Concat, PanopticJson, PascalVoc, YoloTxt
 
-__all__ = ["CocoJson", "Concat", "PascalVoc", "YoloTxt"]
+__all__ = ["CocoJson", "Concat", "PanopticJson", "PascalVoc", "YoloTxt"]

@@ -34,6 +34,17 @@ class CocoSplit(SplitModel):
     ann: str
 
 
+class PanopticSplit(SplitModel):
+    """`images` is a folder, `ann` a panoptic JSON file, `maps` the folder of its PNGs.
+
+    By default the maps lie in a folder of the JSON file's name.
+    """
+
+    images: str = ""
+    ann: str
+    maps: str | None = None
+
+
 class VocSplit(SplitModel):
     """`list` names the file of image names; `images` and `ann` are folders (the usual ones by default)."""
 
@@ -95,6 +106,16 @@ class FileSource(DataSource):
         """The format's own part of `open`."""
 
 
+def _categories(source: FileSource) -> list[str] | None:
+    from detc.runtime.data.sources.coco_header import read_categories
+
+    for split in source.splits():
+        path = source.path(getattr(source, split).ann)
+        if path.is_file():
+            return [name for _, name in sorted(read_categories(path).items())]
+    return None
+
+
 class CocoJson(FileSource):
     """COCO's `instances` JSON: boxes, polygons and run-length codes, crowds, areas, image ids."""
 
@@ -105,13 +126,7 @@ class CocoJson(FileSource):
 
     def read_classes(self) -> list[str] | None:
         """Category names by ascending id, from the first annotation file that exists."""
-        from detc.runtime.data.sources.coco_header import read_categories
-
-        for split in self.splits():
-            path = self.path(getattr(self, split).ann)
-            if path.is_file():
-                return [name for _, name in sorted(read_categories(path).items())]
-        return None
+        return _categories(self)
 
     def read(self, split: str, classes: tuple[str, ...]) -> Annotations:
         """See `FileSource.open`."""
@@ -119,6 +134,30 @@ class CocoJson(FileSource):
 
         where = getattr(self, split)
         return read_coco(self.path(where.ann), self.path(where.images), split, classes)
+
+
+class PanopticJson(FileSource):
+    """COCO's panoptic format: segments of things and of stuff, with PNGs of segment numbers.
+
+    Categories without `isthing` are things.
+    """
+
+    module = "std.data"
+    train: PanopticSplit | None = None
+    val: PanopticSplit | None = None
+    test: PanopticSplit | None = None
+
+    def read_classes(self) -> list[str] | None:
+        """Category names by ascending id, from the first annotation file that exists."""
+        return _categories(self)
+
+    def read(self, split: str, classes: tuple[str, ...]) -> Annotations:
+        """See `FileSource.open`."""
+        from detc.runtime.data.sources.panoptic import read_panoptic
+
+        where = getattr(self, split)
+        maps = where.ann.removesuffix(".json") if where.maps is None else where.maps
+        return read_panoptic(self.path(where.ann), self.path(maps), self.path(where.images), split, classes)
 
 
 class PascalVoc(FileSource):
@@ -209,4 +248,5 @@ class Concat(DataSource):
                 record.id = f"{number}:{record.id}"
             merged.records += part.records
             merged.tally.merge(part.tally)
+            merged.stuff |= part.stuff
         return merged

@@ -14,10 +14,12 @@ from detc.runtime.data.steps.load import Boxes, Load, Masks
 from detc.runtime.data.steps.mix import CopyPaste, MixUp, Mosaic
 from detc.runtime.data.steps.pad import Pad
 from detc.runtime.data.steps.resize import RandomResize, Resize, ResizeShortest
+from detc.runtime.data.steps.semantic import Classes
 
 __all__ = [
     "Boxes",
     "Choice",
+    "Classes",
     "ColorJitter",
     "CopyPaste",
     "Crop",
