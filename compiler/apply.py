@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from detc.compiler import generated
 from detc.compiler.build_op import build_primitive
 from detc.compiler.edits import Edits
-from detc.compiler.evaluate import Inputs
+from detc.compiler.evaluate import USING, Inputs
 from detc.compiler.graph import Arg, Node
 from detc.compiler.handles import NodeArray, NodeHandle
 from detc.compiler.inputs import from_outside
@@ -53,6 +54,18 @@ def apply(frame: Frame, callee: Value, inputs: Inputs, origin: Origin) -> Value:
         data = on_wires(data.name) or data
     if isinstance(data, (PrimitiveRef, TemplateRef)):
         data = Construct(data, (), callee.origin)
+    weights = next((v for n, v in inputs if n == USING), None)
+    if weights is not None:
+        inputs = [(n, v) for n, v in inputs if n != USING]
+        if not isinstance(data, NodeHandle):
+            raise error(
+                "DET0312",
+                f"a {kind_of(callee)} cannot be applied `using` a wire",
+                origin,
+                "only a node can",
+                help="declare it: node name = …, and write -> name using …",
+            )
+        return _apply_using(frame, data, inputs, weights, origin)
     if isinstance(data, NodeHandle):
         return _apply_node(frame, data, inputs, origin)
     if isinstance(data, Construct):
@@ -84,6 +97,25 @@ def _apply_node(frame: Frame, node: NodeHandle, inputs: Inputs, origin: Origin) 
         return frame.ctx.run(NewFrame(node.instance(frame), frame, origin), inputs)
     op = node.op(frame)
     return apply_op(frame, op, inputs, origin, node if op.weighted else None)
+
+
+def _apply_using(frame: Frame, node: NodeHandle, inputs: Inputs, weights: Value, origin: Origin) -> Value:
+    """Apply a node whose weights a wire gives."""
+    ctx = frame.ctx
+    if ctx.generation is not None:
+        message = (
+            f"`{node.path}` is applied `using` a wire inside of `{ctx.generation.node.path}`, which is too"
+        )
+        raise error("DET0312", message, origin, "weights come from one wire only")
+    ctx.generation = generated.begin(node, weights, origin, frame)
+    errors = len(ctx.report.errors)
+    try:
+        result = _apply_node(frame, node, inputs, origin)
+        if len(ctx.report.errors) == errors:
+            generated.finish(ctx.generation, frame)
+    finally:
+        ctx.generation = None
+    return result
 
 
 def _apply_inline(frame: Frame, construct: Construct, inputs: Inputs, origin: Origin) -> Value:
@@ -142,10 +174,15 @@ def apply_op(frame: Frame, op: Op, inputs: Inputs, origin: Origin, node: NodeHan
     if op.phase == "train" and ctx.phase == "infer" and not ctx.testing:
         raise error("DET0501", f"{op.name} makes sense only in training", origin, "used outside of `train`")
     result = _with_origin(result, op, types, origin, ctx)
+    given = tuple(t for t in types if t is not None)
+    base = node.path if node is not None else f"{frame.path}.{op.name}" if frame.path else op.name
+    if node is not None and ctx.generation is not None:
+        op = generated.twin(ctx.generation, op, node, given)
+        args.append(ctx.generation.weights.data)
+        node = None
     weights = node.path if node is not None else None
     if node is not None:
-        ctx.weight(node, op, tuple(t for t in types if t is not None), origin)
-    base = weights or (f"{frame.path}.{op.name}" if frame.path else op.name)
+        ctx.weight(node, op, given, origin)
     id = ctx.unique(base)
     ctx.graph.add(Node(id, op, tuple(args), result, origin, weights, frame.path))
     return Value(Wire(id, (), result), origin)
@@ -214,7 +251,7 @@ def _group(op: Op, types: list[Type | None]) -> list[Any]:
 
 def _convert(value: Value | None, port: Port, op: Op, origin: Origin) -> tuple[Arg, Type | None]:
     """The graph argument and its type for what is given at a port."""
-    if value is None:
+    if value is None or (value.data is None and port.optional):
         return None, None
     if value.data is POISON:
         raise Poisoned

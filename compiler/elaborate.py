@@ -8,12 +8,13 @@ from detc.compiler import functions
 from detc.compiler.dims import dim
 from detc.compiler.edits import Active, Edits, unmatched
 from detc.compiler.evaluate import Inputs
-from detc.compiler.graph import Decision, DetGraph, Loss, Model, Node, Weight
+from detc.compiler.generated import Generation, Layouts, never_applied
+from detc.compiler.graph import Decision, DetGraph, Loss, Model, Node, State, Weight
 from detc.compiler.ops.base import Op
 from detc.compiler.params import Instance
 from detc.compiler.primitives import Primitive
-from detc.compiler.types import Image, Map, Pyramid, Tensor, Type, instances
-from detc.compiler.values import POISON, Construct, Poisoned, TemplateRef, Value, Wire, raw, show
+from detc.compiler.types import Image, Map, Pyramid, Tensor, Type, detections, instances
+from detc.compiler.values import POISON, Construct, Poisoned, TemplateRef, Value, Wire, kind_of, raw, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import WARNING, DetError, Report, error
 from detc.dsl.source import Origin, Span
@@ -23,18 +24,25 @@ if TYPE_CHECKING:
     from detc.compiler.handles import NodeHandle
 
 ALIGN = 32
+ATTEMPTS = 3  # elaborations until all `params(…)` are known: one in most models, two with `using`
 
 
 class Elaborator:
     """What one elaboration shares: the graph being built, weights, claims of edits, known paths."""
 
     def __init__(
-        self, report: Report, *, align: int = ALIGN, masks: bool = False, testing: bool = False
+        self,
+        report: Report,
+        *,
+        align: int = ALIGN,
+        testing: bool = False,
+        layouts: Layouts | None = None,
     ) -> None:
-        self.report, self.align, self.masks, self.testing = report, align, masks, testing
+        self.report, self.align, self.testing = report, align, testing
         self.phase = "infer"
         self.graph = DetGraph("infer")
         self.weights: dict[str, Weight] = {}
+        self.states: dict[str, State] = {}
         self.sources: dict[str, tuple[str, Origin]] = {}
         self.decisions: dict[str, Decision] = {}
         self.claims: list[Active] = []
@@ -44,6 +52,8 @@ class Elaborator:
         self._layer = 1_000_000
         self._counts: dict[str, int] = {}
         self._origins: dict[int, tuple[Primitive, dict[str, Origin]]] = {}
+        self.layouts = Layouts() if layouts is None else layouts
+        self.generation: Generation | None = None
         self._excused = False
         self._depth = 0
 
@@ -156,11 +166,22 @@ class Elaborator:
     def member(
         self, value: Value, name: str, frame: Frame | None = None, span: Span | None = None
     ) -> Value | None:
-        """Attributes of data sets; inputs that tests make."""
+        """Attributes of data sets; `params(node)`; inputs that tests make."""
+        if name == "params()":
+            return self._params(value)
         if name.endswith("()"):
             return self._test_input(value, name[:-2], frame, span)
         get = getattr(value.data, "detc_member", None)
         return get(name, value.origin) if get is not None else None
+
+    def _params(self, call: Value) -> Value:
+        from detc.compiler.handles import NodeHandle
+
+        node = next(iter(call.data.values()), None)
+        if node is None or len(call.data) != 1 or not isinstance(node.data, NodeHandle):
+            given = "nothing" if node is None else kind_of(node) if len(call.data) == 1 else "several values"
+            raise error("DET0301", f"`params` takes one node, not {given}", call.origin, "called here")
+        return Value(self.layouts.params(node.data.path, call.origin), call.origin)
 
     def _test_input(self, value: Value, name: str, frame: Frame | None, span: Span | None) -> Value | None:
         if name not in functions.TEST_INPUTS or frame is None or not self.testing:
@@ -217,17 +238,32 @@ def elaborate(
     *,
     edits: list[Active] | None = None,
     align: int = ALIGN,
-    masks: bool = False,
     classes: tuple[str, ...] = (),
 ) -> Model:
     """Build the train and the infer graph of a model.
 
     Findings go to `report`; the result is meaningful only if it holds no errors.
     """
+    layouts = Layouts()
+    for _ in range(ATTEMPTS):
+        trial = Report()
+        ctx = Elaborator(trial, align=align, layouts=layouts)
+        model = _elaborate(ctx, construct, list(edits or []), classes, quiet=bool(report.errors))
+        if layouts.settled:
+            break
+        layouts = layouts.next()
+    report.add(*trial.diagnostics)
+    return model
+
+
+def _elaborate(
+    ctx: Elaborator, construct: Construct, edits: list[Active], classes: tuple[str, ...], quiet: bool
+) -> Model:
+    """One elaboration; `quiet` leaves out what depends on a whole model, because a part could not be built."""
     from detc.compiler.frame import Frame, unused_wires
     from detc.compiler.inputs import ports_of
 
-    ctx = Elaborator(report, align=align, masks=masks)
+    report = ctx.report
     graphs: dict[str, DetGraph] = {}
     named: dict[str, set[tuple[str, str]]] = {}  # the wires that each phase defines
     needs: set[str] = set()
@@ -237,9 +273,9 @@ def elaborate(
         claims_before = len(ctx.claims)
         try:
             via = (construct.origin.span, *construct.origin.via)
-            instance = Instance(ctx, construct, "", via, Edits(list(edits or [])))
+            instance = Instance(ctx, construct, "", via, Edits(list(edits)))
             frame = Frame(instance, None, construct.origin)
-            inputs: Inputs = [(p.name, _root_input(ctx, p)) for p in ports_of(frame)]
+            inputs: Inputs = [(p.name, _root_input(ctx, p, frame)) for p in ports_of(frame)]
             ctx.run(frame, inputs)
             for name, value in frame.outputs.items():
                 _add_output(ctx, name, value)
@@ -255,8 +291,10 @@ def elaborate(
         named[phase] = {(f.path, name) for f in ctx.frames for name in f.names}
         graphs[phase] = ctx.graph
     if not ctx._excused:
-        unmatched([*(edits or []), *ctx.claims], list(ctx.paths), report)
-    if not report.errors:
+        unmatched([*edits, *ctx.claims], list(ctx.paths), report)
+    if not report.errors and ctx.layouts.settled:
+        never_applied(ctx.layouts, report)
+    if not report.errors and not quiet:
         for phase, other in (("train", "infer"), ("infer", "train")):
             for key, found in ctx.unused[phase].items():
                 if key in ctx.unused[other] or key not in named[other]:
@@ -273,7 +311,7 @@ def elaborate(
                         needs |= {str(w.path[0])} if w.path else {"boxes", "labels"}
     return Model(
         construct.name, graphs["train"], graphs["infer"], ctx.weights, ctx.sources, [], ctx.decisions, classes,
-        fields=frozenset(needs),
+        fields=frozenset(needs), states=ctx.states,
     )  # fmt: skip
 
 
@@ -286,23 +324,43 @@ def _merge_claims(ctx: Elaborator, before: int) -> None:
             twin.hits = c.claim.hits = twin.hits + c.claim.hits
 
 
-def _root_input(ctx: Elaborator, port: ast.InPort) -> Value:
+def _root_input(ctx: Elaborator, port: ast.InPort, frame: Frame) -> Value:
     name = port.type.name if isinstance(port.type, ast.TypeName) else ""
     origin = Origin(port.span)
     t: Type
     if name == "image":
         t = Image(dim("h") * ctx.align, dim("w") * ctx.align)
     elif name == "instances":
-        t = instances(ctx.masks)
+        t = instances(masks=True)  # a data set that lacks what training reads of it is reported (DET0604)
+    elif name == "detections":
+        t = _detections(port, frame)
     else:
         raise error(
             "DET0304",
             f"a model cannot take a {name or 'value'} as input",
             port.span,
-            "use image or instances",
+            "use image, instances or detections",
         )
-    ids = {"image": "image", "instances": "truth"}
+    ids = {"image": "image", "instances": "truth", "detections": "detections"}
     return Value(ctx.input(ids[name], t, origin), origin)
+
+
+def _detections(port: ast.InPort, frame: Frame) -> Type:
+    """Detections from a file or another program: `input found: detections[cap = 100]`."""
+    from detc.compiler.evaluate import evaluate
+
+    assert isinstance(port.type, ast.TypeName)
+    for arg in port.type.args:
+        value = evaluate(arg.value, frame.scopes[0])
+        if arg.name == "cap" and isinstance(value.data, int) and value.data > 0:
+            return detections(value.data)
+    raise error(
+        "DET0304",
+        f"the input `{port.name}` needs a capacity: the most detections of a frame",
+        port.span,
+        "declared here",
+        help=f"write: input {port.name}: detections[cap = 100]",
+    )
 
 
 def _add_output(ctx: Elaborator, name: str, value: Value) -> None:

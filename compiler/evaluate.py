@@ -31,6 +31,7 @@ from detc.dsl.diagnostics import DetError, error
 from detc.dsl.source import Origin, Span
 
 Inputs = list[tuple[str | None, Value]]
+USING = "using"  # the name under which `x -> node using k` hands on k
 ARITHMETIC = {"+": "Add", "-": "Sub", "*": "Mul", "/": "Div"}
 
 
@@ -355,7 +356,7 @@ def _chain(e: ast.Chain, s: Scope) -> Value:
         target = hop.node if isinstance(hop, ast.Using) else hop
         callee = evaluate(target, s)
         if isinstance(hop, ast.Using):
-            inputs = [*inputs, ("using", evaluate(hop.weights, s))]
+            inputs = [*inputs, (USING, evaluate(hop.weights, s))]
         value = s.apply(callee, inputs, hop.span)
         inputs = [(None, value)]
     assert value is not None

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from detc.compiler.build_op import field_names
 from detc.compiler.graph import Arg, DetGraph, Model, Node
 from detc.compiler.primitives import Primitive
-from detc.compiler.spec import DataSpec, TargetSpec, TrainSpec
+from detc.compiler.spec import DataSpec, NamedStep, Step, TargetSpec, TrainSpec
+from detc.compiler.state import declared_type
+from detc.compiler.types import Struct, Tensor, Type
 from detc.compiler.values import Wire, show
 
 if TYPE_CHECKING:
@@ -131,7 +133,10 @@ class _Writer:
 
 def _names(graphs: list[DetGraph]) -> dict[str, str]:
     """A wire name for each node id, the same in both graphs."""
-    taken: dict[str, str] = {"image": "image", "truth": "truth"}
+    taken: dict[str, str] = {"image": "image", "truth": "truth", "detections": "detections"}
+    for graph in graphs:
+        carried = [n.id for n in graph.nodes() if n.op is None and n.id.startswith("state.")]
+        taken.update((id, id.removeprefix("state.")) for id in carried)
     for graph in graphs:
         for node in graph.nodes():
             if node.id in taken:
@@ -187,14 +192,22 @@ def model_text(model: Model, name: str = "Model") -> str:
     model = replace(model, infer=_without_dead(model.infer), train=_without_dead(model.train))
     names = _names([model.infer, model.train])
     shared, only = _phases(model)
-    lines = [f"model {name} {{", "  input image: image"]
+    lines = [f"model {name} {{"]
+    if "image" in model.infer or "image" in model.train:
+        lines.append("  input image: image")
+    if "detections" in model.infer:
+        lines.append(f"  input detections: {_capacity(model.infer.node('detections').type)}")
     if "truth" in model.train:
         lines.append("  train { input truth: instances }")
     lines += [f"  {n}" for n in root]
+    for state in model.states.values():
+        lines.append(f"  state {state.name}: {declared_type(state)} = {primitive_text(state.op)}")
     for kind, text in _ordered(model, shared, only, names):
         lines.append(f"  {kind} {{ {text} }}" if kind else f"  {text}")
     for out, arg in model.infer.outputs.items():
         lines.append(f"  infer {{ output {out} = {_arg(arg, names)} }}")
+    for state, arg in model.infer.nexts.items():
+        lines.append(f"  infer {{ next {state} = {_arg(arg, names)} }}")
     for loss in model.train.losses:
         target, _, index = _loss_target(loss.name)
         lines.append(
@@ -203,9 +216,19 @@ def model_text(model: Model, name: str = "Model") -> str:
     return "\n".join([*writer.lines, *lines, "}", ""])
 
 
+def _capacity(t: Type) -> str:
+    """The type of padded detections as a spec writes it."""
+    assert isinstance(t, Struct)
+    valid = t.get("valid")
+    assert isinstance(valid, Tensor)
+    return f"{t.kind}[cap = {valid.shape[1]}]"
+
+
 def _without_dead(graph: DetGraph) -> DetGraph:
     """The graph without stateless nodes that nothing needs; nodes with weights stay, so that the weights do."""
     graph = graph.copy()
+    if graph.phase == "train":
+        graph.outputs = {}  # training yields losses
     alive: set[str] = set()
     todo = [w.node for w in graph.roots()] + [n.id for n in graph.nodes() if n.weights is not None]
     while todo:
@@ -277,11 +300,34 @@ def data_text(data: DataSpec, name: str = "Data") -> str:
         lines.append(f"  {key} = {value_text(value)}")
     if data.active != "train":
         lines.append(f"  active = {show(data.active)}")
+    if data.sources:
+        lines.append("  sources {")
+        lines += [f"    {s.name}: {primitive_text(s.source)}" for s in data.sources]
+        lines.append("  }")
+    if data.sample is not None:
+        epoch = f"  epoch = {show(data.sample.epoch)}" if data.sample.epoch is not None else ""
+        lines.append(f"  sample {{ ratio = {value_text(list(data.sample.ratio))}{epoch} }}")
     for label, steps in data.pipelines.items():
         lines.append(f"  pipeline {label} {{")
-        lines += [f"    {s.name}: {primitive_text(s.step)}" for s in steps]
+        lines += [f"    {line}" for s in steps for line in _step_lines(s)]
         lines.append("  }")
     return "\n".join([*lines, "}", ""])
+
+
+def _step_lines(item: NamedStep) -> list[str]:
+    """A step, or a block of steps."""
+    if isinstance(item.step, Step):
+        return [f"{item.name}: {primitive_text(item.step)}"]
+    lines = [f"{item.step.name} {item.name} {{"]
+    for branch, steps in item.step.branches.items():
+        lines += [
+            f"  {branch} {{",
+            *(f"    {line}" for s in steps for line in _step_lines(s)),
+            "  }",
+        ]
+    if item.step.weights is not None:
+        lines.append(f"  weights = {value_text(list(item.step.weights))}")
+    return [*lines, "}"]
 
 
 def train_text(train: TrainSpec, name: str = "Train") -> str:

@@ -180,7 +180,6 @@ class RunResolver:
             self.report,
             edits=self.edits["model"],
             align=align,
-            masks=_has_masks(data),
             classes=classes,
         )
         if not classes:
@@ -292,18 +291,12 @@ class RunResolver:
 
 
 def parameter_names(model: Model) -> list[str]:
-    """Names of all parameters, `path.weight` and `path.bias`, as selectors see them."""
+    """Names of all parameters, such as `path.weight` and `path.bias`, as selectors see them."""
     return [
         f"{path}.{name}"
         for path, w in model.weights.items()
-        for name in getattr(w.op, "parameter_names", ("weight", "bias"))
+        for name in w.op.parameter_shapes(*w.types) or ("weight", "bias")
     ]
-
-
-def _has_masks(data: DataSpec | None) -> bool:
-    return data is not None and any(
-        "masks" in s.step.writes for steps in data.pipelines.values() for s in steps
-    )
 
 
 def _default_classes(model: Model) -> tuple[str, ...]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detc.compiler.edits import Edits
-from detc.compiler.elaborate import Elaborator
+from detc.compiler.elaborate import ATTEMPTS, Elaborator
 from detc.compiler.evaluate import Inputs, evaluate, iterate, origin_of, truth
 from detc.compiler.frame import Frame
+from detc.compiler.generated import Layouts
 from detc.compiler.modules import Loader, Module
 from detc.compiler.params import Instance
 from detc.compiler.scope import BodyScope
@@ -50,10 +51,20 @@ def run_tests(path: Path) -> list[TestResult]:
 
 
 def _run(decl: ast.TestDecl, module: Module, file: str) -> TestResult:
+    layouts = Layouts()
+    for _ in range(ATTEMPTS):
+        result = _attempt(decl, module, file, layouts)
+        if layouts.settled:
+            break
+        layouts = layouts.next()
+    return result
+
+
+def _attempt(decl: ast.TestDecl, module: Module, file: str, layouts: Layouts) -> TestResult:
     result = TestResult(file, decl.name)
     report = Report()
     for phase in ("infer", "train"):
-        ctx = Elaborator(report, testing=True)
+        ctx = Elaborator(report, testing=True, layouts=layouts)
         ctx.begin(phase)
         shell = ast.Template(
             kind="component", name=decl.name, body=(), span=decl.span, name_span=decl.name_span

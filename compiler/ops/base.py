@@ -65,6 +65,7 @@ class Op(Primitive):
     inputs: ClassVar[tuple[Port, ...]] = (Port("x", (Map,)),)
     channels_from: ClassVar[str | None] = None
     phase: ClassVar[str | None] = None  # "train" for ops that make sense only there (assigners, samplers)
+    initial: ClassVar[bool] = False  # makes the first value of a `state`, for the batch of its only input
 
     def infer(self, *inputs: Any) -> Type:
         """Types in, type out.
@@ -77,3 +78,14 @@ class Op(Primitive):
     def torch(self, *inputs: Type) -> nn.Module | Function:
         """The torch implementation for inputs of these types."""
         raise NotImplementedError
+
+    def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:
+        """The shapes of the learnable parameters of a weighted op, by name; None if only torch knows."""
+        return None
+
+    def generated(self, weight_at: int, bias_at: int) -> Op | None:
+        """The stateless op that does the same with weights from a wire [..., P]: see `compiler.generated`.
+
+        The share of the weight begins at `weight_at`, that of the bias at `bias_at`. None if there is no such op.
+        """
+        return None

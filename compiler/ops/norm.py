@@ -34,6 +34,12 @@ class BatchNorm(Op):
         """The shape stays."""
         return x
 
+    def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:
+        """weight and bias [C]."""
+        (x,) = inputs
+        assert isinstance(x, Map)
+        return {"weight": (x.channels,), "bias": (x.channels,)}
+
     def torch(self, x: Map) -> nn.Module:  # type: ignore[override]
         """An `nn.BatchNorm2d`."""
         from torch import nn
@@ -69,6 +75,12 @@ class GroupNorm(Op):
             )
         return x
 
+    def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:
+        """weight and bias [C]."""
+        (x,) = inputs
+        assert isinstance(x, Map)
+        return {"weight": (x.channels,), "bias": (x.channels,)}
+
     def torch(self, x: Map) -> nn.Module:  # type: ignore[override]
         """An `nn.GroupNorm`."""
         from torch import nn
@@ -90,6 +102,12 @@ class LayerNorm(Op):
         """The shape stays."""
         self._width(x)
         return x
+
+    def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:
+        """weight and bias [C]."""
+        (x,) = inputs
+        assert isinstance(x, (Map, Tensor))
+        return {"weight": (self._width(x),), "bias": (self._width(x),)}
 
     def torch(self, x: Tensor | Map) -> nn.Module:  # type: ignore[override]
         """An `nn.LayerNorm`, with the channels moved last and back for a map."""
@@ -127,6 +145,10 @@ class Scale(Op):
         """The shape stays."""
         return replace(x, kind="tensor") if isinstance(x, Tensor) else x
 
+    def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:
+        """One number."""
+        return {"scale": ()}
+
     def torch(self, x: Map | Tensor) -> nn.Module:  # type: ignore[override]
         """A module whose `scale` is the number."""
         from detc.compiler.functional.layers import Scale as ScaleModule
@@ -149,6 +171,10 @@ class Parameter(Op):
     def infer(self) -> Type:
         """A tensor of `shape`, without a batch dimension."""
         return tensor(*self.shape)
+
+    def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:
+        """The shape that is asked for."""
+        return {"value": tuple(self.shape)}
 
     def torch(self, *inputs: Type) -> nn.Module:
         """A module whose `value` is the parameter."""
