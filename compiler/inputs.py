@@ -67,6 +67,10 @@ def bind_inputs(frame: Frame, inputs: Inputs) -> None:
         given[name] = value
     for name, port in ports.items():
         found = given.get(name)
+        if optional(port.type) and (found is None or found.data is None):
+            # as with ops, an input that may be left out is not taken from around
+            frame.names[name] = Slot(Value(None, frame.call), span=port.span, read=True)
+            continue
         value = found if found is not None else from_outside(frame, name)  # type: ignore[assignment]
         if value is None:
             raise error(
@@ -81,6 +85,15 @@ def bind_inputs(frame: Frame, inputs: Inputs) -> None:
             raise Poisoned
         value = check_port(value, port.type, name, frame.instance.name, frame.call, port.span)
         frame.names[name] = Slot(value, span=port.span, read=True)
+
+
+def optional(t: ast.TypeExpr) -> bool:
+    """True for the type of an input that may be left out: `tensor?`."""
+    return any(
+        o.optional
+        for o in (t.options if isinstance(t, ast.TypeUnion) else (t,))
+        if isinstance(o, ast.TypeName)
+    )
 
 
 def from_outside(frame: Frame, name: str) -> Value | None:
