@@ -184,7 +184,7 @@ def unmatched(edits: Sequence[Active], known: Sequence[str], report: Report, pre
     seen: set[int] = set()
     for edit in edits:
         claim = edit.claim
-        if claim.hits or claim.excused or id(claim) in seen:
+        if claim.hits or claim.excused or id(claim) in seen or claim.kind == "tie":
             continue
         seen.add(id(claim))
         full = claim.text

@@ -13,6 +13,7 @@ from detc.compiler.graph import Decision, DetGraph, Loss, Model, Node, State, We
 from detc.compiler.ops.base import Op
 from detc.compiler.params import Instance
 from detc.compiler.primitives import Primitive
+from detc.compiler.ties import resolve_ties
 from detc.compiler.types import Image, Map, Pyramid, Tensor, Type, detections, instances
 from detc.compiler.values import POISON, Construct, Poisoned, TemplateRef, Value, Wire, kind_of, raw, show
 from detc.dsl import ast
@@ -290,7 +291,9 @@ def _elaborate(
             unused_wires(f)
         named[phase] = {(f.path, name) for f in ctx.frames for name in f.names}
         graphs[phase] = ctx.graph
+    ties: list[tuple[str, str, Origin]] = []
     if not ctx._excused:
+        ties = resolve_ties(ctx.claims, ctx.weights, report)
         unmatched([*edits, *ctx.claims], list(ctx.paths), report)
     if not report.errors and ctx.layouts.settled:
         never_applied(ctx.layouts, report)
@@ -310,7 +313,7 @@ def _elaborate(
                     if w.node == "truth":
                         needs |= {str(w.path[0])} if w.path else {"boxes", "labels"}
     return Model(
-        construct.name, graphs["train"], graphs["infer"], ctx.weights, ctx.sources, [], ctx.decisions, classes,
+        construct.name, graphs["train"], graphs["infer"], ctx.weights, ctx.sources, ties, ctx.decisions, classes,
         fields=frozenset(needs), states=ctx.states,
     )  # fmt: skip
 

@@ -297,8 +297,9 @@ class Instance:
             if not about(level.decl)[0]:
                 continue
             edits = list(self._collect(level.decl.body, ParamScope(self, depth), layer, "<body>"))
-            if edits and level.decl.base is None and not level.patches and level.decl.kind != "run":
-                bad = edits[0]
+            ours = [e for e in edits if not isinstance(e.stmt, ast.TieStmt)]  # a tie changes nothing of a base
+            if ours and level.decl.base is None and not level.patches and level.decl.kind != "run":
+                bad = ours[0]
                 raise error(
                     "DET0405",
                     f"`{bad.claim.kind}` edits a base, and {level.decl.name} extends nothing",

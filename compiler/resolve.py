@@ -200,6 +200,7 @@ def model_text(model: Model, name: str = "Model") -> str:
     if "truth" in model.train:
         lines.append("  train { input truth: instances }")
     lines += [f"  {n}" for n in root]
+    lines += [f"  tie {own} = {other}" for own, other, _ in model.ties]
     for state in model.states.values():
         lines.append(f"  state {state.name}: {declared_type(state)} = {primitive_text(state.op)}")
     for kind, text in _ordered(model, shared, only, names):
