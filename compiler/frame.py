@@ -50,6 +50,8 @@ class Frame:
         self.lets: list[dict[str, Thunk]] = [{} for _ in instance.chain]
         self.nodes: dict[str, NodeHandle | NodeArray] = {}
         self.outputs: dict[str, Value] = {}
+        self.carried = state.Carried()
+        self.output_levels: dict[str, int] = {}
         self.scopes = [BodyScope(self, depth) for depth in range(len(instance.chain))]
 
     # --- running ---
@@ -313,7 +315,7 @@ class Frame:
         origin = Origin(stmt.span, scope.via)
         if stmt.value is not None:
             value = evaluate(stmt.value, scope)
-            if stmt.name not in self.names:
+            if anew or stmt.name not in self.names:
                 self.names[stmt.name] = Slot(value, span=stmt.span, read=True)
         else:
             found = scope.find(stmt.name, stmt.span)
@@ -322,10 +324,12 @@ class Frame:
                     "DET0315",
                     f"the output `{stmt.name}` has no value",
                     origin,
+        # A derived body may say anew what leaves; the base's value is what it reads under that name.
+        anew = self.output_levels.get(stmt.name, scope.level) > scope.level
                     f"no wire `{stmt.name}` is defined before this" + did_you_mean(stmt.name, self.names),
                 )
             value = found
-        if stmt.name in self.outputs:
+        if stmt.name in self.outputs and not anew:
             raise error(
                 "DET0307", f"the output `{stmt.name}` is assigned twice", origin, "assigned again here"
             )
@@ -350,6 +354,7 @@ class Frame:
 def _unpack(value: Value) -> list[Value] | None:
     from detc.compiler.types import Struct
 
+        self.output_levels[stmt.name] = scope.level
     if isinstance(value.data, Bundle):
         return list(value.data.fields.values())
     if isinstance(value.data, Wire) and isinstance(value.data.type, Struct):

@@ -154,8 +154,12 @@ def proposals(count: DimLike | str) -> Struct:
     )
 
 
-def detections(count: DimLike | str) -> Struct:
-    """boxes [B, K, 4], scores [B, K], labels [B, K] int64, valid [B, K]; sorted by score."""
+def detections(count: DimLike | str, **more: Tensor) -> Struct:
+    """boxes [B, K, 4], scores [B, K], labels [B, K] int64, valid [B, K]; sorted by score.
+
+    Masks, where there are some, are probabilities: `box_masks` [B, K, m, m], each stretched over its box, or
+    `masks` [B, K, h, w], each over the whole input of the network, padding included.
+    """
     return Struct(
         "detections",
         (
@@ -163,6 +167,7 @@ def detections(count: DimLike | str) -> Struct:
             ("scores", tensor("B", count)),
             ("labels", tensor("B", count, dtype="int64", kind="labels")),
             ("valid", tensor("B", count, dtype="bool")),
+            *more.items(),
         ),
     )
 

@@ -69,12 +69,14 @@ def delta_encode(boxes: Any, target: Any, *, std: list[float]) -> Any:
         target: boxes [B, N, 4]; or matched truth with `boxes` [B, N, 4] and `labels` [B, N].
 
     Returns:
-        [B, N, 4]; for matched truth its `labels`, and `deltas`: a dict of `values` [B, N, 4] and `labels`.
+        [B, N, 4]; for matched truth its `labels`, `deltas`: a dict of `values` [B, N, 4] and `labels`, and
+        its `index`, if it has one.
     """
     anchors = boxes["boxes"] if isinstance(boxes, dict) else boxes
     if isinstance(target, dict):
         values, labels = encode_deltas(anchors, target["boxes"], std), target["labels"]
-        return {"labels": labels, "deltas": {"values": values, "labels": labels}}
+        more = {"index": target["index"]} if "index" in target else {}
+        return {"labels": labels, "deltas": {"values": values, "labels": labels}, **more}
     return encode_deltas(anchors, target, std)
 
 

@@ -1,4 +1,4 @@
-"""Modules that torch does not have: frozen batch norm, layer norm over channels, learnable scalars.
+"""Modules that torch does not have: frozen batch norm, weight standardisation, learnable scalars and the like.
 
 Shape legend: B images, C channels, H height, W width.
 """
@@ -21,6 +21,19 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         """Stay in evaluation mode, whatever `mode` asks for."""
         super().train(False)
         return self
+
+
+class StandardisedConv2d(nn.Conv2d):
+    """A convolution by weights of mean 0 and deviation 1 in each output channel (Qiao et al., 2019, section 3)."""
+
+    eps = 1e-5
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, O, H', W']."""
+        w_ON = self.weight.flatten(1)
+        deviation_O1, mean_O1 = torch.std_mean(w_ON, 1, keepdim=True)
+        w_ON = (w_ON - mean_O1) / (deviation_O1 + self.eps)
+        return self._conv_forward(x_BCHW, w_ON.view_as(self.weight), self.bias)
 
 
 class LayerNorm2d(nn.LayerNorm):

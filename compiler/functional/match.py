@@ -58,8 +58,8 @@ def matched_truth(
     """`MatchedTruth`: what each box (or each picked one, with N = K) should become.
 
     Returns:
-        `boxes` [B, N, 4] (of no meaning where the label is negative) and `labels` [B, N] int64: a class,
-        or 0 if `agnostic`; -1 for background, -2 for ignored.
+        `boxes` [B, N, 4] (of no meaning where the label is negative), `labels` [B, N] int64: a class,
+        or 0 if `agnostic`; -1 for background, -2 for ignored; and `index` [B, N], the truth's, likewise.
     """
     index_BN = match["index"]
     if pick is not None:
@@ -70,4 +70,5 @@ def matched_truth(
     return {
         "boxes": take_rows(truth["boxes"], safe_BN),
         "labels": torch.where(index_BN >= 0, labels_BN, index_BN),
+        "index": index_BN,
     }

@@ -78,6 +78,13 @@ def random_sample(match: dict[str, Tensor], *, n: int, positive: float) -> dict[
 
 def with_truth(boxes: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, Tensor]:
     """`WithTruth`: proposals [B, K] with the truth's boxes [B, G] after them, which `given` marks.
+def first(rows: Any, *, n: int) -> Any:
+    """`First`: the first `n` rows of a tensor [B, N, ...], or of each tensor of a dict, also inside dicts."""
+    if isinstance(rows, dict):
+        return {name: first(x, n=n) for name, x in rows.items()}
+    return rows[:, :n]
+
+
 
     Returns:
         `boxes` [B, K + G, 4], `scores`, `valid`, `given` [B, K + G].

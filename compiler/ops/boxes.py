@@ -29,7 +29,7 @@ class DeltaEncode(Op):
     """The code that turns boxes into the truth matched to them (Girshick et al., 2014, appendix C).
 
     `std` divides dx, dy, dw, dh (torchvision's `weights` are its reciprocals). Matched truth gives targets:
-    `labels`, and `deltas` that know which rows count.
+    `labels`, `deltas` that know which rows count, and the `index` of each row's truth.
     """
 
     module = "std.ops"
@@ -47,7 +47,9 @@ class DeltaEncode(Op):
         labels = target.get("labels")
         if labels is None:
             raise Mismatch(f"{target} has no labels", inputs=((1, "this wire"),))
-        return struct("targets", labels=labels, deltas=struct("deltas", values=values, labels=labels))
+        index = target.get("index")
+        more = {} if index is None else {"index": index}
+        return struct("targets", labels=labels, deltas=struct("deltas", values=values, labels=labels), **more)
 
     def torch(self, boxes: Type, target: Type) -> Function:  # type: ignore[override]
         """`encode_deltas`."""

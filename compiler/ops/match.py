@@ -52,7 +52,7 @@ class MaxIoU(Op):
 
 
 class MatchedTruth(Op):
-    """What each matched box should become: `boxes`, and `labels` (-1 background, -2 ignored).
+    """What each matched box should become: `boxes`, `labels` (-1 background, -2 ignored) and `index`, its truth.
 
     With a sample as the third input only the sampled boxes. `agnostic` makes every label 0.
     """
@@ -76,6 +76,7 @@ class MatchedTruth(Op):
             "matched",
             boxes=tensor(BATCH, n, 4, kind="boxes"),
             labels=tensor(BATCH, n, dtype="int64", kind="labels"),
+            index=tensor(BATCH, n, dtype="int64"),
         )
 
     def torch(self, match: Type, truth: Type, pick: Type | None = None) -> Function:  # type: ignore[override]

@@ -10,7 +10,7 @@ from detc.compiler.types import BATCH, Mismatch, Struct, Tensor, Type, struct, t
 
 
 class RandomSample(Op):
-    """At most `n` boxes drawn at random: up to `positive` of them matched, the rest background."""
+    """At most `n` boxes drawn at random: up to `positive` of them matched, which come first, the rest background."""
 
     module = "std.ops"
     phase = "train"
@@ -72,6 +72,32 @@ class Take(Op):
 
 
 class WithTruth(Op):
+class First(Op):
+    """The first `n` rows of a tensor, or of each tensor of a struct; all of them if there are fewer.
+
+    A sample's matched boxes come first: what only they are needed for can leave the others out.
+    """
+
+    module = "std.ops"
+    inputs = (Port("rows", (Tensor, Struct)),)
+
+    n: PositiveInt
+
+    def infer(self, rows: Tensor | Struct) -> Type:
+        """[B, N, ...] to [B, n, ...]."""
+        if isinstance(rows, Struct):
+            return Struct(rows.kind, tuple((name, self.infer(t)) for name, t in rows.fields))  # type: ignore[arg-type]
+        if not isinstance(rows, Tensor) or len(rows.shape) < 2:
+            raise Mismatch(f"{rows} has no rows", code="DET0303", inputs=((0, f"{rows}"),))
+        count = rows.shape[1]
+        kept = count if count.is_const and int(count) < self.n else Dim(self.n)
+        return Tensor((rows.shape[0], kept, *rows.shape[2:]), rows.dtype, rows.kind)
+
+    def torch(self, rows: Type) -> Function:  # type: ignore[override]
+        """Slices."""
+        return Function("detc.compiler.functional.sample:first", {"n": self.n})
+
+
     """Proposals with the truth's own boxes added, which `given` marks: a head then always sees positives."""
 
     module = "std.ops"

@@ -47,7 +47,7 @@ def collate(
         `image`: `pixels` uint8 (or float, in evaluation) [B, 3, H, W] RGB, `size` float [B, 2] (height,
         width of the content); `truth`: `boxes` float [B, G, 4] xyxy, `labels` int64 [B, G], `valid` bool
         [B, G], and `masks` bool [B, G, H, W] if the samples have them; `meta`: a list of dicts with `id`,
-        `path`, `size` (height, width of the file) and `matrix` (3x3, file to canvas).
+        `path`, `size` (height, width of the file), `matrix` (3x3, file to canvas) and `canvas` (height, width).
     """
     height, width = canvas_size(samples, align, bucket)
     count = len(samples)
@@ -80,6 +80,7 @@ def collate(
             "path": s.record.path,
             "size": (s.record.height, s.record.width),
             "matrix": s.matrix.tolist(),
+            "canvas": (height, width),
         }
         for s in samples
     ]
@@ -95,7 +96,7 @@ def _filled(
 
 
 def to_original(boxes: torch.Tensor, meta: dict[str, Any]) -> torch.Tensor:
-    """Boxes [K, 4] on the canvas, back in pixels of the image file, clipped to it. Not for mixed samples."""
+    """Boxes [K, 4] on the canvas, back in pixels of the image file. Not for mixed samples."""
     matrix = meta["matrix"]
     scale = boxes.new_tensor([matrix[0][0], matrix[1][1]]).repeat(2)
     shift = boxes.new_tensor([matrix[0][2], matrix[1][2]]).repeat(2)
@@ -104,5 +105,4 @@ def to_original(boxes: torch.Tensor, meta: dict[str, Any]) -> torch.Tensor:
         back = back[:, [2, 1, 0, 3]]
     if matrix[1][1] < 0:
         back = back[:, [0, 3, 2, 1]]
-    height, width = meta["size"]
-    return torch.minimum(back.clamp(min=0), back.new_tensor([width, height, width, height]))
+    return back

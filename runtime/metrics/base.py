@@ -102,7 +102,9 @@ class Evaluator:
         raise NotImplementedError
 
 
-def _encode(count: int, meta: Mapping[str, Any], make: Callable[[slice], torch.Tensor]) -> list[dict[str, Any]]:
+def _encode(
+    count: int, meta: Mapping[str, Any], make: Callable[[slice], torch.Tensor]
+) -> list[dict[str, Any]]:
     """Run-length codes of `count` bitmaps that `make` draws, few enough at a time to bound the memory."""
     from detc.nativeops.ops.rle import masks_to_coco
 
@@ -122,9 +124,7 @@ def encode_box_masks(
 
     height, width = meta["size"]
     boxes = boxes.to(masks.dtype)
-    return _encode(
-        len(masks), meta, lambda s: ops.mask_paste(masks[s], boxes[s], height=height, width=width)
-    )
+    return _encode(len(masks), meta, lambda s: ops.mask_paste(masks[s], boxes[s], height=height, width=width))
 
 
 def encode_masks(masks: torch.Tensor, meta: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -70,7 +70,7 @@ def test_a_training_batch_has_the_form_that_graphs_take(tmp_path: Path) -> None:
     assert truth["valid"].dtype == torch.bool and truth["valid"].any()
     assert truth["masks"].shape == (4, 16, 32, 32) and truth["masks"].dtype == torch.bool
     assert not truth["boxes"][~truth["valid"]].any() and not truth["masks"][~truth["valid"]].any()
-    assert [set(m) for m in batch["meta"]] == [{"id", "path", "size", "matrix"}] * 4
+    assert [set(m) for m in batch["meta"]] == [{"id", "path", "size", "matrix", "canvas"}] * 4
 
 
 def test_workers_and_caches_change_nothing(tmp_path: Path) -> None:
