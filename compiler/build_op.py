@@ -37,8 +37,12 @@ _CODES = {
 
 
 def field_names(cls: type[Primitive]) -> dict[str, str]:
-    """Argument name -> field name, in order; a field with an alias is written by its alias."""
-    return {(f.alias or n): n for n, f in cls.model_fields.items()}
+    """Argument name -> field name, in order; a field with an alias is written by its alias.
+
+    Fields that are given by name only come last.
+    """
+    order = sorted(cls.model_fields.items(), key=lambda item: bool(item[1].kw_only))
+    return {(f.alias or n): n for n, f in order}
 
 
 def build_primitive(construct: Construct, ctx: Elaborator, path: str, edits: Edits) -> Primitive:
@@ -100,7 +104,7 @@ def nested(value: Value, ctx: Elaborator, path: str) -> Value:
 
 def _named_args(construct: Construct, cls: type[Primitive], names: dict[str, str]) -> dict[str, BoundArg]:
     given: dict[str, BoundArg] = {}
-    order = iter(names)
+    order = iter(n for n in names if not cls.model_fields[names[n]].kw_only)
     problems: list[Diagnostic] = []
     for arg in construct.args:
         name = arg.name

@@ -9,7 +9,9 @@ from detc.compiler import primitives
 from detc.compiler.build_op import nested
 from detc.compiler.declared import finish, instance_body
 from detc.compiler.edits import Active
-from detc.compiler.fields import Body, pipelines, primitive
+from detc.compiler.fields import Body, primitive
+from detc.compiler.pipelines import pipelines
+from detc.compiler.sources import class_union, evaluation_source, resolve_sources
 from detc.compiler.spec import DataSource, DataSpec
 from detc.compiler.typecheck import check_value
 from detc.compiler.values import Construct, Labels, Poisoned, Value, raw, show
@@ -47,7 +49,7 @@ def data_value(construct: Construct, report: Report, edits: list[Active]) -> Dat
         classes = checked.data
         _check_class_space(body, checked, report)
     else:
-        found = source_of(body).read_classes()
+        found = class_union(body) if "sources" in body.fields else source_of(body).read_classes()
         if found is None:
             raise error(
                 "DET0606",
@@ -61,6 +63,8 @@ def data_value(construct: Construct, report: Report, edits: list[Active]) -> Dat
 
 
 def _check_class_space(body: Body, given: Value, report: Report) -> None:
+    if "sources" in body.fields:
+        return  # each is held against the list by itself
     try:
         there = source_of(body).read_classes()
     except DetError as problem:
@@ -88,6 +92,8 @@ def source_of(body: Body) -> DataSource:
         DetError: DET0208 if it names none.
     """
     value = body.value("source")
+    if value is None and "sources" in body.fields:
+        return evaluation_source(body)
     if value is None:
         raise error(
             "DET0208",
@@ -113,11 +119,13 @@ def resolve_data(value: DataValue, report: Report, edits: list[Active]) -> DataS
         report.add(*problem.diagnostics)
         return None
     lines = pipelines(body)
+    assert value.spec_classes is not None
+    sources, sample = resolve_sources(body, value.spec_classes.names, report)
     known = getattr(primitives.find("std.data", "DataFields"), "model_fields", {})
-    body.check_read((*known, "source", "classes", "active"), "data")
+    body.check_read((*known, "source", "classes", "active", "sources", "sample"), "data")
     fields: dict[str, Any] = {}
     for name, thunk in body.fields.items():
-        if name in ("source", "classes"):
+        if name in ("source", "classes", "sources", "sample"):
             continue
         try:
             fields[name] = raw(nested(thunk.get(), body.ctx, name))
@@ -127,12 +135,13 @@ def resolve_data(value: DataValue, report: Report, edits: list[Active]) -> DataS
             continue
     _check_fields(body, {k: v for k, v in fields.items() if k in known}, report)
     finish(body, edits, report)
-    assert value.spec_classes is not None
     active = str(fields.pop("active", "train"))
     fields = {
         k: v for k, v in fields.items() if k in known
     }  # others, records of paths, say, only feed `source`
-    return DataSpec(body.instance.name, value.spec_classes.names, source, lines, active, fields)
+    return DataSpec(
+        body.instance.name, value.spec_classes.names, source, lines, active, fields, sources, sample
+    )
 
 
 def _check_fields(body: Body, fields: dict[str, Any], report: Report) -> None:

@@ -1,4 +1,4 @@
-"""Bodies of `data`, `train`, `target` and `run`: fields, record blocks, named steps, pipelines."""
+"""Bodies of `data`, `train`, `target` and `run`: fields, record blocks, named things that they hold."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from detc.compiler.build_op import build_primitive
-from detc.compiler.edits import Active, Edits, Segment, activate, settle
+from detc.compiler.edits import Edits, settle
 from detc.compiler.elaborate import Elaborator
 from detc.compiler.evaluate import evaluate, truth
 from detc.compiler.messages import interpolate
 from detc.compiler.params import Instance, ParamScope, Thunk
 from detc.compiler.primitives import Primitive
-from detc.compiler.spec import NamedStep, Step
+from detc.compiler.spec import Step
 from detc.compiler.values import Construct, PrimitiveRef, Value, kind_of, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, did_you_mean, error
@@ -214,166 +214,4 @@ def primitive(value: Value, base: type, ctx: Elaborator, path: str, edits: Edits
     return build_primitive(data, ctx, path, edits)
 
 
-@dataclass(eq=False)
-class _Pending:
-    name: str
-    value: ast.Expr
-    scope: Any
-    origin: Origin
-    edits: Edits
-
-
-def pipelines(body: Body) -> dict[str, tuple[NamedStep, ...]]:
-    """The pipelines of a data declaration, by name, after all edits."""
-    ctx = body.ctx
-    pending: dict[str, list[_Pending]] = {}
-    derived: list[Block] = []
-    claims: list[tuple[Active, list[str]]] = []
-    for block in body.blocks:
-        stmt = block.stmt
-        name = str(stmt.label) if stmt.label is not None else "train"
-        steps = [s for s in stmt.body if isinstance(s, ast.StepStmt)]
-        edits = [s for s in stmt.body if isinstance(s, ast.EDITS)]
-        for s in stmt.body:
-            if s not in steps and s not in edits:
-                ctx.report.add(
-                    *error(
-                        "DET0706", "a pipeline holds steps: name: Step(…)", s.span, "not a step"
-                    ).diagnostics
-                )
-        if stmt.base is not None:
-            derived.append(block)
-            continue
-        if steps and edits:
-            ctx.report.add(
-                *error(
-                    "DET0706",
-                    "a pipeline block either lists steps or edits them",
-                    edits[0].span,
-                    "an edit among steps",
-                ).diagnostics
-            )
-        if edits and not steps:
-            if name not in pending:
-                label = "no such pipeline" + did_you_mean(name, pending)
-                ctx.report.add(
-                    *error("DET0407", f"there is no pipeline `{name}` to edit", stmt.span, label).diagnostics
-                )
-                for a in body.instance.edits.into("pipeline")[1].into(name)[1].items:
-                    a.claim.excused = True
-            continue
-        pending[name] = _unique_steps(ctx, steps, block)
-    for name, items in pending.items():
-        here = body.instance.edits.into("pipeline")[1].into(name)[1]
-        for p in items:
-            ctx.know(f"pipeline.{name}.{p.name}")
-        pending[name] = _edit_steps(ctx, name, items, here.items)
-    for block in derived:
-        stmt = block.stmt
-        assert stmt.base is not None
-        if stmt.base.name not in pending:
-            label = "no such pipeline" + did_you_mean(stmt.base.name, pending)
-            ctx.report.add(
-                *error(
-                    "DET0407", f"there is no pipeline `{stmt.base.name}`", stmt.base.span, label
-                ).diagnostics
-            )
-            continue
-        layer = ctx.next_layer()
-        actives = [activate(s, block.scope, layer, "<body>") for s in stmt.body if isinstance(s, ast.EDITS)]
-        outer = body.instance.edits.into("pipeline")[1].into(str(stmt.label))[1].items
-        base = [
-            _Pending(p.name, p.value, p.scope, p.origin, Edits(list(p.edits.items)))
-            for p in pending[stmt.base.name]
-        ]
-        base += _unique_steps(ctx, [s for s in stmt.body if isinstance(s, ast.StepStmt)], block)
-        pending[str(stmt.label)] = _edit_steps(ctx, str(stmt.label), base, [*actives, *outer])
-        claims += [(a, [p.name for p in base]) for a in actives]
-    built = {name: _build(ctx, name, items) for name, items in pending.items()}
-    for a, names in claims:  # edits of a step's fields arrive when the step is built
-        if not a.claim.hits:
-            label = "no such step" + did_you_mean(a.path[0].name, names)
-            ctx.report.add(
-                *error(
-                    "DET0407", f"`{a.claim.kind} {a.claim.text}` names no step", a.origin, label
-                ).diagnostics
-            )
-    return built
-
-
-def _unique_steps(ctx: Elaborator, steps: list[ast.StepStmt], block: Block) -> list[_Pending]:
-    items: list[_Pending] = []
-    for s in steps:
-        if any(p.name == s.name for p in items):
-            ctx.report.add(
-                *error(
-                    "DET0205", f"the step `{s.name}` is there twice", s.span, "named again here"
-                ).diagnostics
-            )
-        items.append(_Pending(s.name, s.value, block.scope, Origin(s.span, block.scope.via), Edits()))
-    return items
-
-
-def _edit_steps(ctx: Elaborator, pipeline: str, items: list[_Pending], edits: list[Active]) -> list[_Pending]:
-    """Apply insert, remove, replace and set, found by step name."""
-    result = list(items)
-    for e in sorted(edits, key=lambda e: e.layer):
-        if not e.path:
-            continue
-        name = e.path[0].name
-        at = next((i for i, p in enumerate(result) if p.name == name), None)
-        if at is None:
-            if any(p.name == name for p in items):
-                e.claim.hits += 1
-                message = f"`{e.claim.kind}` edits the step `{name}` that another edit removes"
-                ctx.report.add(*error("DET0402", message, e.origin, "the step is gone here").diagnostics)
-            continue
-        if len(e.path) > 1:
-            step = result[at]
-            result[at] = _Pending(
-                step.name, step.value, step.scope, step.origin, Edits([*step.edits.items, e.enter()])
-            )
-            continue
-        e.claim.hits += 1
-        if isinstance(e.stmt, ast.RemoveStmt):
-            result.pop(at)
-        elif isinstance(e.stmt, ast.ReplaceStmt):
-            result[at] = _Pending(name, e.stmt.value, e.scope, e.origin, Edits())
-        elif isinstance(e.stmt, ast.InsertStmt):
-            new = _Pending(e.stmt.step.name, e.stmt.step.value, e.scope, e.origin, Edits())
-            if any(p.name == new.name for p in result):
-                ctx.report.add(
-                    *error(
-                        "DET0205", f"the step `{new.name}` is there already", e.origin, "inserted here"
-                    ).diagnostics
-                )
-            result.insert(at + (e.stmt.where == "after"), new)
-        else:
-            ctx.report.add(
-                *error(
-                    "DET0406", f"`{name}` is a step: set one of its fields", e.origin, f"write {name}.…"
-                ).diagnostics
-            )
-    return result
-
-
-def _build(ctx: Elaborator, pipeline: str, items: list[_Pending]) -> tuple[NamedStep, ...]:
-    built = []
-    for p in items:
-        try:
-            value = evaluate(p.value, p.scope)
-            step = primitive(
-                value,
-                Step,
-                ctx,
-                f"pipeline.{pipeline}.{p.name}",
-                p.edits,
-                f"the step `{p.name}`: a data step",
-            )
-            built.append(NamedStep(p.name, step, p.origin))
-        except DetError as problem:
-            ctx.report.add(*problem.diagnostics)
-    return tuple(built)
-
-
-__all__ = ["Active", "Body", "Primitive", "Segment", "pipelines", "primitive"]
+__all__ = ["Block", "Body", "Primitive", "primitive"]

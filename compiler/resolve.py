@@ -15,14 +15,12 @@ from detc.compiler.build_op import field_names
 from detc.compiler.graph import Arg, DetGraph, Model, Node
 from detc.compiler.primitives import Primitive
 from detc.compiler.spec import DataSpec, NamedStep, Step, TargetSpec, TrainSpec
-from detc.compiler.state import declared_type
-from detc.compiler.types import Struct, Tensor, Type
+from detc.compiler.state import capacity_text, declared_type
 from detc.compiler.values import Wire, show
 
 if TYPE_CHECKING:
     from detc.compiler.runs import ResolvedRun
 
-_STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^\]]*\])?")
 KEYWORDS = {"input", "output", "node", "let", "loss", "where", "repeat", "when", "set", "replace", "remove", "insert", "tie", "expect", "at", "state", "next", "frozen", "shadow", "true", "false", "none", "train", "infer", "and", "or", "not", "in", "if", "else", "for", "per", "step", "using", "from", "with", "extends"}  # fmt: skip
 
 
@@ -196,7 +194,7 @@ def model_text(model: Model, name: str = "Model") -> str:
     if "image" in model.infer or "image" in model.train:
         lines.append("  input image: image")
     if "detections" in model.infer:
-        lines.append(f"  input detections: {_capacity(model.infer.node('detections').type)}")
+        lines.append(f"  input detections: {capacity_text(model.infer.node('detections').type)}")
     if "truth" in model.train:
         lines.append("  train { input truth: instances }")
     lines += [f"  {n}" for n in root]
@@ -215,14 +213,6 @@ def model_text(model: Model, name: str = "Model") -> str:
             f"  train {{ loss {target}{index}(weight = {_number(float(loss.weight))}) = {_arg(loss.wire, names)} }}"
         )
     return "\n".join([*writer.lines, *lines, "}", ""])
-
-
-def _capacity(t: Type) -> str:
-    """The type of padded detections as a spec writes it."""
-    assert isinstance(t, Struct)
-    valid = t.get("valid")
-    assert isinstance(valid, Tensor)
-    return f"{t.kind}[cap = {valid.shape[1]}]"
 
 
 def _without_dead(graph: DetGraph) -> DetGraph:

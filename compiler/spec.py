@@ -7,9 +7,11 @@ gives them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Union
+
+from pydantic import Field
 
 from detc.compiler.primitives import Primitive
 from detc.dsl.source import Origin
@@ -54,10 +56,15 @@ class Size:
 
 
 class DataSource(Primitive):
-    """A reader of annotated images (COCO, VOC, YOLO); concrete ones live in `runtime/data/sources`.
+    """A reader of images (COCO, VOC, YOLO, a folder); concrete ones live in `runtime/data/sources`.
 
     The class is a torch-free schema; `open(split, classes)` builds the reader.
     """
+
+    @property
+    def annotated(self) -> bool:
+        """Whether its images come with their truth."""
+        return True
 
     def open(self, split: str, classes: list[str] | None) -> Any:
         """Return a runtime dataset of `split` ("train", "val", "test")."""
@@ -69,12 +76,19 @@ class DataSource(Primitive):
 
 
 class Step(Primitive):
-    """A data step. `reads`/`writes` are sample fields: image, boxes, labels, masks, size."""
+    """A data step. `reads`/`writes` are sample fields: image, boxes, labels, masks, size.
+
+    on: "sample" works on one image after the other, in the processes that prepare batches; "batch" works on
+        the finished batch, on the device that trains (steps that say `batched` can).
+    """
 
     reads: ClassVar[tuple[str, ...]] = ("image",)
     writes: ClassVar[tuple[str, ...]] = ("image",)
     geometric: ClassVar[bool] = False  # moves pixels; illegal after a step with `pads = True`
     pads: ClassVar[bool] = False
+    draws: ClassVar[int] = 0  # how many other images it mixes in
+    batched: ClassVar[bool] = False  # has `on_batch`
+    on: Literal["sample", "batch"] = Field("sample", kw_only=True)
 
     def build(self) -> Any:
         """The callable that does the work (imports numpy/torch)."""
@@ -82,11 +96,93 @@ class Step(Primitive):
 
 
 @dataclass(frozen=True)
+class ChoiceBlock:
+    """`choice scale { small: …  large { … } }`: one branch is drawn for each image.
+
+    What it reads, writes and moves is what any of its steps does.
+    """
+
+    branches: Mapping[str, tuple[NamedStep, ...]]
+    weights: tuple[float, ...] | None = None  # none: evenly
+    pads: ClassVar[bool] = False
+    random: ClassVar[bool] = True
+    on: ClassVar[str] = "sample"
+    name: ClassVar[str] = "choice"
+
+    def steps(self) -> Iterator[NamedStep]:
+        """The steps of all branches."""
+        for steps in self.branches.values():
+            yield from steps
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Fields that some step reads."""
+        return tuple(dict.fromkeys(f for s in self.steps() for f in s.step.reads))
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Fields that some step writes."""
+        return tuple(dict.fromkeys(f for s in self.steps() for f in s.step.writes))
+
+    @property
+    def geometric(self) -> bool:
+        """Whether some step moves pixels."""
+        return any(s.step.geometric for s in self.steps())
+
+    @property
+    def draws(self) -> int:
+        """Images that the greediest step mixes in."""
+        return max((s.step.draws for s in self.steps()), default=0)
+
+
+@dataclass(frozen=True)
+class FanBlock(ChoiceBlock):
+    """`fan views { weak { … }  strong { … } }`: each branch makes a view of the image.
+
+    `image` and `truth` go on as if the fan was not there. Each view keeps the homography from the image that
+    came to the fan.
+    """
+
+    name: ClassVar[str] = "fan"
+
+
+PipelineStep = Union[Step, ChoiceBlock]  # noqa: UP007  (ChoiceBlock: and its kin)
+
+
+@dataclass(frozen=True)
 class NamedStep:
-    """A step of a pipeline with its name and place."""
+    """A step of a pipeline, or a block of steps, with its name and place."""
 
     name: str
-    step: Step
+    step: PipelineStep
+    origin: Origin | None = field(default=None, compare=False, repr=False)
+
+
+def fan_of(steps: Sequence[NamedStep]) -> tuple[int, FanBlock] | None:
+    """Where the fan of a pipeline stands, and the fan; None without one."""
+    found = ((i, s.step) for i, s in enumerate(steps) if isinstance(s.step, FanBlock))
+    return next(found, None)
+
+
+@dataclass(frozen=True)
+class NamedSource:
+    """An entry of `sources { … }`. Its images take the pipeline of its name, if there is one."""
+
+    name: str
+    source: DataSource
+    classes: tuple[str, ...] = ()  # its own names, a part of the data set's; () if it has no truth
+    origin: Origin | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """`sample { ratio = [1, 4]  epoch = "labelled" }`: how many images of each source a batch holds.
+
+    `epoch` names the source whose images an epoch goes through once; None: the one that takes longest.
+    """
+
+    ratio: tuple[int, ...]
+    epoch: str | None = None
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
 
@@ -103,6 +199,14 @@ class DataSpec:
     pipelines: Mapping[str, tuple[NamedStep, ...]]
     active: str = "train"
     fields: Mapping[str, Any] = field(default_factory=dict)  # workers, on_error ("skip" | "stop"), …
+    sources: tuple[
+        NamedSource, ...
+    ] = ()  # training draws from these, if there are any, and not from `source`
+    sample: Sampling | None = None
+
+    def pipeline_of(self, source: str, active: str) -> str:
+        """The name of the pipeline that a source's images take while `active` is in use."""
+        return source if source in self.pipelines else active
 
 
 @dataclass(frozen=True)

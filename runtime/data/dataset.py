@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from detc.compiler.spec import DataSpec, NamedStep
+import numpy as np
+import torch
+
+from detc.compiler.spec import DataSpec, NamedStep, fan_of
 from detc.dsl.diagnostics import DetError, Diagnostic, error
 from detc.runtime.data.cache import ImageCache, available_bytes
 from detc.runtime.data.collate import collate
+from detc.runtime.data.later import batch_steps
 from detc.runtime.data.options import DataFields, options
 from detc.runtime.data.pipeline import Pipeline, SampleError, cached_box, fixed_prefix
 from detc.runtime.data.records import Annotations, Problem, Record, Tally
+from detc.runtime.data.sample import Sample
 from detc.runtime.data.steps.pad import Pad
 
 Item = tuple[str, int, int]  # pipeline, epoch, index of the record
@@ -64,12 +69,15 @@ class DetectionDataset:
         name, epoch, _ = items[0]
         pipeline = self.pipeline(name)
         try:
-            samples = pipeline.run([index for *_, index in items], epoch)
+            samples, views = pipeline.run_views([index for *_, index in items], epoch)
             problems, pipeline.problems = tuple(pipeline.problems), []
             if not samples:
                 return Batch(None, problems)
             align, bucket, fill = self.padding(name)
-            return Batch(collate(samples, align=align, bucket=bucket, fill=fill), problems)
+            data = collate(samples, align=align, bucket=bucket, fill=fill)
+            if views:
+                data["views"] = {v: self.collate_view(name, v, made) for v, made in views.items()}
+            return Batch(data, problems)
         except SampleError as fault:
             return Batch(None, (fault.problem,), fault.problem.error().diagnostics)
         except DetError as fault:
@@ -100,9 +108,24 @@ class DetectionDataset:
             )
         return self._built[name]
 
-    def padding(self, name: str) -> tuple[int, int, Any]:
-        """(align, bucket, fill) of the batches of a pipeline, as its last `Pad` says."""
-        pads = [s.step for s in self.pipelines[name] if isinstance(s.step, Pad)]
+    def collate_view(self, name: str, view: str, samples: Sequence[Sample]) -> dict[str, Any]:
+        """The batch of a view of a pipeline: `image`, `truth`, `meta`, and `matrix` [B, 3, 3] from the fan."""
+        align, bucket, fill = self.padding(name, view)
+        data = collate(samples, align=align, bucket=bucket, fill=fill)
+        data["matrix"] = torch.tensor(np.stack([s.matrix for s in samples]), dtype=torch.float32)
+        return data
+
+    def later(self, name: str) -> tuple[NamedStep, ...]:
+        """The steps of a pipeline that work on batches."""
+        return batch_steps(self.pipelines[name])
+
+    def padding(self, name: str, view: str | None = None) -> tuple[int, int, Any]:
+        """(align, bucket, fill) of the batches of a pipeline (of a view), as the last `Pad` says."""
+        steps = list(self.pipelines[name])
+        fan = fan_of(steps)
+        if view is not None and fan is not None:
+            steps[fan[0] : fan[0] + 1] = fan[1].branches[view]
+        pads = [s.step for s in steps if isinstance(s.step, Pad)]
         if not pads:
             return 1, 1, 0.0
         last = pads[-1]
@@ -167,7 +190,7 @@ def open_dataset(data: DataSpec, split: str, *, train: bool, seed: int = 0) -> D
     total = len(annotations.records) + len(tally.problems)
     tally.drop_image("their annotation is broken", len(tally.problems))
     records = annotations.records
-    if train and fields.empty == "drop":
+    if train and fields.empty == "drop" and data.source.annotated:
         kept = [r for r in records if r.trainable.any()]
         crowded = sum(1 for r in records if len(r.labels) and not r.trainable.any())
         tally.drop_image("only crowds or difficult objects in them", crowded)

@@ -23,20 +23,22 @@ from torch.utils.data import DataLoader, Sampler
 
 from detc.compiler.spec import DataSpec
 from detc.dsl.diagnostics import DetError, error
-from detc.runtime.data.dataset import Batch, DetectionDataset, Item, file_size, open_dataset
+from detc.runtime.data.dataset import Batch, DetectionDataset, file_size, open_dataset
+from detc.runtime.data.later import Later
+from detc.runtime.data.mixture import MixedDataset, MixedPlan, mixed_plan, open_mixture
 from detc.runtime.data.records import Problem, Tally
 from detc.runtime.data.sampler import Plan
 
 log = logging.getLogger("detc.data")
 
 
-class _Feed(Sampler[list[Item]]):
+class _Feed(Sampler[list[Any]]):
     """Turns a plan's batches into items that carry pipeline and epoch: workers hold no state."""
 
-    def __init__(self, plan: Plan, pipeline: str, epoch: int) -> None:
+    def __init__(self, plan: Plan | MixedPlan, pipeline: str, epoch: int) -> None:
         self.plan, self.pipeline, self.epoch, self.start = plan, pipeline, epoch, 0
 
-    def __iter__(self) -> Iterator[list[Item]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         for batch in self.plan.batches(self.epoch)[self.start :]:
             yield [(self.pipeline, self.epoch, index) for index in batch]
 
@@ -48,9 +50,15 @@ class Loader:
     """An iterable of batches; `len` is the number of batches of a whole epoch."""
 
     def __init__(
-        self, dataset: DetectionDataset, plan: Plan, pipeline: str, epoch: int, workers: int
+        self,
+        dataset: DetectionDataset | MixedDataset,
+        plan: Plan | MixedPlan,
+        pipeline: str,
+        epoch: int,
+        workers: int,
     ) -> None:
-        self.dataset, self.plan = dataset, plan
+        self.dataset: Any = dataset
+        self.plan = plan
         self._feed = _Feed(plan, pipeline, epoch)
         fork = workers > 0 and sys.platform == "linux"  # forked workers share the image cache
         self._torch: DataLoader[Batch] = DataLoader(
@@ -65,11 +73,7 @@ class Loader:
         )
         self._pin = torch.cuda.is_available()
         self._told: set[Problem] = set()
-
-    @property
-    def tally(self) -> Tally:
-        """What was dropped so far."""
-        return self.dataset.tally
+        self.tally: Tally = dataset.tally  # what was dropped so far
 
     @property
     def pipeline(self) -> str:
@@ -98,13 +102,19 @@ class Loader:
         Raises:
             DetError: DET0904 for a broken file if `on_error` is "stop", DET0907 if a step fails.
         """
+        later, epoch, number = self.dataset.later(self.pipeline), self._feed.epoch, self._feed.start - 1
         for batch in self._torch:
+            number += 1
             for problem in batch.problems:
                 self._tell(problem)
             if batch.fatal:
                 raise DetError(*batch.fatal)
-            if batch.data is not None:
-                yield _pin(batch.data) if self._pin else batch.data
+            if batch.data is None:
+                continue
+            data = _pin(batch.data) if self._pin else batch.data
+            if later:
+                data = {**data, "later": Later(later, (self.plan.seed, self.plan.rank, epoch, number))}
+            yield data
 
     def _tell(self, problem: Problem) -> None:
         if problem not in self._told:
@@ -124,10 +134,13 @@ def _one_thread(worker: int) -> None:
 
 def _pin(data: dict[str, Any]) -> dict[str, Any]:
     """Page-locked copies, which travel to the GPU without waiting."""
-    return {
-        key: {k: v.pin_memory() for k, v in part.items()} if isinstance(part, dict) else part
-        for key, part in data.items()
-    }
+
+    def pinned(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.pin_memory()
+        return {k: pinned(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    return {key: pinned(part) for key, part in data.items()}
 
 
 def make_loader(
@@ -156,8 +169,9 @@ def make_loader(
     Raises:
         DetError: see `dataset.open_dataset`; DET0905 too if a training set has no whole batch.
     """
-    dataset = open_dataset(data, split, train=train, seed=seed)
-    if train and drop_last and len(dataset) < batch * world:
+    mixed = train and bool(data.sources)
+    dataset = open_mixture(data, seed=seed) if mixed else open_dataset(data, split, train=train, seed=seed)
+    if isinstance(dataset, DetectionDataset) and train and drop_last and len(dataset) < batch * world:
         raise error(
             "DET0905",
             f"{len(dataset)} images make no batch of {batch * world}",
@@ -170,11 +184,15 @@ def make_loader(
             log.warning("DET0904: %s: %s (skipped)", problem.file, problem.reason)
     name = data.active if train else "val"
     dataset.pipeline(name)
+    count = dataset.fields.workers if workers is None else workers
+    if isinstance(dataset, MixedDataset):
+        mixture = mixed_plan(data, dataset, batch, seed, rank, world)
+        return Loader(dataset, mixture, name, epoch, count)
     group = None
     if train and dataset.fields.group == "shape" and _sizes_vary(dataset, name):
         group = np.array([int(w > h) for w, h in map(file_size, dataset.records)])
     plan = Plan(len(dataset), batch, train, seed, rank, world, drop_last, group)
-    return Loader(dataset, plan, name, epoch, dataset.fields.workers if workers is None else workers)
+    return Loader(dataset, plan, name, epoch, count)
 
 
 def _sizes_vary(dataset: DetectionDataset, name: str) -> bool:

@@ -7,11 +7,12 @@ the batch. What stands before the first random step may come from a cache.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from detc.compiler.spec import NamedStep, Size, Step
+from detc.compiler.spec import NamedStep, PipelineStep, Size, Step, fan_of
 from detc.dsl.diagnostics import error
 from detc.runtime.data.cache import ImageCache
 from detc.runtime.data.mixing import fit
@@ -50,15 +51,31 @@ class Pipeline:
     problems: list[Problem] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        plain = [s.step for s in self.steps]
-        self._apply = [step.build() for step in plain]
+        steps = [s for s in self.steps if s.step.on == "sample"]
+        plain = [s.step for s in steps]
         self._fixed = fixed_prefix(plain, self.exact)
         self._box = cached_box(plain, self.exact)
+        # The ways through the pipeline: that of the image itself, and one for each view of the fan.
+        fan = fan_of(steps)
+        self._fork = len(steps) if fan is None else fan[0]
+        before, after = steps[: self._fork], steps[self._fork + 1 :]
+        self._main = [_Applied(s) for s in (*before, *after)]
+        branches = {} if fan is None else fan[1].branches
+        self._views = {v: [_Applied(s) for s in (*before, *branch, *after)] for v, branch in branches.items()}
         self._known: dict[int, Sample] = {}
         self._broken: set[int] = set()
 
     def run(self, indices: Sequence[int], epoch: int) -> list[Sample]:
-        """The finished samples of a batch; fewer than asked for if evaluation left broken ones out.
+        """The finished samples of a batch, without their views; see `run_views`."""
+        return self.run_views(indices, epoch)[0]
+
+    def run_views(
+        self, indices: Sequence[int], epoch: int, *, main: bool = True
+    ) -> tuple[list[Sample], dict[str, list[Sample]]]:
+        """The finished samples of a batch, and its views by name, of the same images in the same order.
+
+        Fewer than asked for if evaluation left broken ones out. Without `main` only the views are made. The
+        `matrix` of a view begins at the fan.
 
         Raises:
             SampleError: if an image is broken and `on_error` is "stop".
@@ -68,24 +85,46 @@ class Pipeline:
         started = [self._start(i) for i in indices]
         samples = [s for s in started if s is not None]
         rngs = [r for r, s in zip(rngs, started, strict=True) if s is not None]
-        return self._finish(samples, rngs, len(self.steps))
+        if not self._views:
+            return self._finish(self._main, samples, rngs, self._fixed, len(self._main)), {}
+        samples = self._finish(self._main, samples, rngs, self._fixed, self._fork)
+        views = {}
+        for number, (view, way) in enumerate(self._views.items()):
+            origin = [replace(s, matrix=np.eye(3)) for s in samples]
+            own = [
+                np.random.Generator(
+                    np.random.PCG64(np.random.SeedSequence([self.seed, epoch, i, slot, number]))
+                )
+                for slot, i in enumerate(indices)
+            ]
+            views[view] = self._finish(way, origin, own, self._fork, len(way))
+        done = self._finish(self._main, samples, rngs, self._fork, len(self._main)) if main else []
+        return done, views
 
-    def _finish(self, samples: list[Sample], rngs: list[np.random.Generator], stop: int) -> list[Sample]:
-        """Run the steps from the first random one to `stop`."""
-        for k in range(self._fixed, stop):
+    def _finish(
+        self,
+        way: list[_Applied],
+        samples: list[Sample],
+        rngs: list[np.random.Generator],
+        start: int,
+        stop: int,
+    ) -> list[Sample]:
+        """Run the steps of a way from `start` to `stop`."""
+        for k in range(start, stop):
             before, samples = samples, []
             for slot, (sample, rng) in enumerate(zip(before, rngs, strict=True)):
                 try:
-                    samples.append(self._apply[k](sample, rng, self._drawer(k, slot, before, rng)))
+                    samples.append(way[k].apply(sample, rng, self._drawer(way, k, slot, before, rng)))
                 except ValueError as fault:
-                    step = f"step `{self.steps[k].name}` of pipeline `{self.name}`"
+                    item = way[k].item
+                    step = f"step `{item.name}` of pipeline `{self.name}`"
                     raise error(
-                        "DET0907", f"{step} failed on {sample.record.path}: {fault}", self.steps[k].origin
+                        "DET0907", f"{step} failed on {sample.record.path}: {fault}", item.origin
                     ) from fault
         return samples
 
     def _drawer(
-        self, step: int, slot: int, batch: list[Sample], rng: np.random.Generator
+        self, way: list[_Applied], step: int, slot: int, batch: list[Sample], rng: np.random.Generator
     ) -> Callable[..., list[Sample]]:
         """See `steps.base.Draw`."""
 
@@ -97,7 +136,8 @@ class Pipeline:
             for _ in range(count):
                 partner = self._start(int(rng.integers(len(self.records))))
                 child = np.random.Generator(np.random.PCG64(int(rng.integers(1 << 62))))
-                found += self._finish([partner] if partner is not None else [], [child], step)
+                partners = [partner] if partner is not None else []
+                found += self._finish(way, partners, [child], self._fixed, step)
             return found
 
         return draw
@@ -125,7 +165,7 @@ class Pipeline:
         sample = Sample(self.records[index])
         for k in range(self._fixed):
             try:
-                sample = self._apply[k](sample, None, None)  # type: ignore[arg-type]
+                sample = self._main[k].apply(sample, None, None)
             except ImageError as fault:
                 raise SampleError(Problem(fault.name, fault.reason)) from fault
             except ValueError as fault:
@@ -144,7 +184,31 @@ class Pipeline:
         return known
 
 
-def fixed_prefix(steps: Sequence[Step], exact: bool) -> int:
+class _Applied:
+    """A step or a choice with the function that does its work."""
+
+    def __init__(self, item: NamedStep) -> None:
+        self.item = item
+        self.apply: Callable[..., Sample] = _function(item.step)
+
+
+def _function(step: PipelineStep) -> Callable[..., Sample]:
+    if isinstance(step, Step):
+        made: Callable[..., Sample] = step.build()
+        return made
+    branches = [[_function(s.step) for s in steps] for steps in step.branches.values()]
+    total = sum(step.weights) if step.weights is not None else 1.0
+    shares = None if step.weights is None else [w / total for w in step.weights]
+
+    def choose(sample: Sample, rng: np.random.Generator, draw: Any) -> Sample:
+        for apply in branches[int(rng.choice(len(branches), p=shares))]:
+            sample = apply(sample, rng, draw)
+        return sample
+
+    return choose
+
+
+def fixed_prefix(steps: Sequence[PipelineStep], exact: bool) -> int:
     """How many steps at the start involve no chance (in evaluation: up to the first that moves pixels)."""
     count = 0
     for step in steps:
@@ -154,7 +218,7 @@ def fixed_prefix(steps: Sequence[Step], exact: bool) -> int:
     return count
 
 
-def cached_box(steps: Sequence[Step], exact: bool) -> Size | None:
+def cached_box(steps: Sequence[PipelineStep], exact: bool) -> Size | None:
     """The box that the first random step fits every image into, if it does."""
     at = fixed_prefix(steps, exact)
     if exact or at == len(steps):

@@ -6,7 +6,7 @@ Boxes are xyxy in pixels of the original image, the left edge of the first pixel
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,26 @@ class Record:
     def trainable(self) -> Array:
         """bool [N]: neither crowd nor difficult."""
         return ~(self.crowd | self.ignore)
+
+    def chosen(self, keep: Array, labels: Array) -> Record:
+        """This record with the objects `keep` (bool [N]) alone, under other `labels` [number kept]."""
+        segments = None
+        if self.segments is not None:
+            segments = [s for s, k in zip(self.segments, keep, strict=True) if k]
+        return replace(
+            self,
+            boxes=self.boxes[keep],
+            labels=labels.astype(np.int64),
+            areas=self.areas[keep],
+            crowd=self.crowd[keep],
+            ignore=self.ignore[keep],
+            segments=segments,
+        )
+
+    def bare(self) -> Record:
+        """This record without its objects."""
+        nothing = np.zeros(len(self.labels), bool)
+        return replace(self.chosen(nothing, self.labels[nothing]), segments=None)
 
     def scaled(self, width: int, height: int) -> Record:
         """This record with its size filled in and its coordinates in pixels."""

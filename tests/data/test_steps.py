@@ -52,6 +52,7 @@ ALL = [
     library.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1),
     library.PhotoMetric(),
     library.GaussianBlur(sigma=1.0, p=1.0),
+    library.Erase(ratio=[0.1, 0.3]),
     library.Pad(align=32),
     library.Mosaic(size=SIDE),
     library.MixUp(size=SIDE, ratio=[0.5, 1.5]),

@@ -4,6 +4,17 @@ To add a format: write its `DataSource` in a module of this package and import i
 `Annotations`, everything after that (filters, pipelines, batches, evaluation) is shared.
 """
 
+from detc.runtime.data.sources.algebra import Folder, Part, Relabel, Unlabelled
 from detc.runtime.data.sources.schema import CocoJson, Concat, PanopticJson, PascalVoc, YoloTxt
 
-__all__ = ["CocoJson", "Concat", "PanopticJson", "PascalVoc", "YoloTxt"]
+__all__ = [
+    "CocoJson",
+    "Concat",
+    "Folder",
+    "PanopticJson",
+    "Part",
+    "PascalVoc",
+    "Relabel",
+    "Unlabelled",
+    "YoloTxt",
+]

@@ -9,6 +9,7 @@ from detc.runtime.data.steps.affine import RandomAffine
 from detc.runtime.data.steps.choice import Choice
 from detc.runtime.data.steps.colour import HSV, ColorJitter, GaussianBlur, PhotoMetric
 from detc.runtime.data.steps.crop import Crop, Expand, MinIoUCrop
+from detc.runtime.data.steps.erase import Erase
 from detc.runtime.data.steps.flip import HFlip, VFlip
 from detc.runtime.data.steps.load import Boxes, Load, Masks
 from detc.runtime.data.steps.mix import CopyPaste, MixUp, Mosaic
@@ -23,6 +24,7 @@ __all__ = [
     "ColorJitter",
     "CopyPaste",
     "Crop",
+    "Erase",
     "Expand",
     "GaussianBlur",
     "HFlip",

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from detc.compiler.spec import Size, Step
 
 if TYPE_CHECKING:
+    import torch
     from numpy.random import Generator
 
+    from detc.runtime.data.later import Part
     from detc.runtime.data.sample import Sample
 
 
@@ -36,6 +38,10 @@ class DataStep(Step):
 
     def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
         """Return the changed sample; `sample` itself stays as it is."""
+        raise NotImplementedError
+
+    def on_batch(self, part: Part, rng: torch.Generator) -> Part:
+        """The same on a finished batch, on its device; only for steps that say `batched`."""
         raise NotImplementedError
 
     def fitted(self) -> Size | None:

@@ -54,5 +54,9 @@ class Choice(DataStep):
         return tuple(dict.fromkeys(f for s in self._all() for f in s.writes))
 
     @property
+    def draws(self) -> int:  # type: ignore[override]
+        return max((s.draws for s in self._all()), default=0)
+
+    @property
     def geometric(self) -> bool:  # type: ignore[override]
         return any(s.geometric for s in self._all())

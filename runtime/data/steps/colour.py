@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from detc.runtime.data.steps.base import DataStep, Draw
 
 if TYPE_CHECKING:
+    import torch
     from numpy.random import Generator
 
+    from detc.runtime.data.later import Part
     from detc.runtime.data.sample import Sample
 
 
@@ -32,9 +34,13 @@ class HSV(DataStep):
 
 
 class ColorJitter(DataStep):
-    """torchvision's ColorJitter: factors from [1 - x, 1 + x] in random order; `hue` is a share of a turn."""
+    """torchvision's ColorJitter: factors from [1 - x, 1 + x] in random order; `hue` is a share of a turn.
+
+    On batches the order is that of the arguments, and `hue` is not to be had.
+    """
 
     module = "std.data.steps"
+    batched = True
     brightness: float = Field(0.0, ge=0, le=1)
     contrast: float = Field(0.0, ge=0, le=1)
     saturation: float = Field(0.0, ge=0, le=1)
@@ -58,6 +64,17 @@ class ColorJitter(DataStep):
                 change = (colour.brightness, colour.contrast, colour.saturation)[kind]
                 image = change(image, 1 + amount)
         return sample.with_image(image)
+
+    @model_validator(mode="after")
+    def _no_hue(self) -> ColorJitter:
+        if self.on == "batch" and self.hue:
+            raise ValueError("`hue` is not for whole batches")
+        return self
+
+    def on_batch(self, part: Part, rng: torch.Generator) -> Part:
+        from detc.runtime.data.later import jitter
+
+        return jitter(part, (self.brightness, self.contrast, self.saturation), self.p, rng)
 
 
 class PhotoMetric(DataStep):
@@ -97,6 +114,7 @@ class GaussianBlur(DataStep):
     """Blur with a Gaussian of `sigma` pixels, with probability `p`."""
 
     module = "std.data.steps"
+    batched = True
     sigma: float = Field(1.0, gt=0)
     p: float = Field(0.5, ge=0, le=1)
 
@@ -104,3 +122,8 @@ class GaussianBlur(DataStep):
         from detc.runtime.data.pixels import blur
 
         return sample.with_image(blur(sample.image, self.sigma)) if rng.random() < self.p else sample
+
+    def on_batch(self, part: Part, rng: torch.Generator) -> Part:
+        from detc.runtime.data.later import soften
+
+        return soften(part, self.sigma, self.p, rng)

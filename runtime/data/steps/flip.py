@@ -9,8 +9,10 @@ from pydantic import Field
 from detc.runtime.data.steps.base import DataStep, Draw
 
 if TYPE_CHECKING:
+    import torch
     from numpy.random import Generator
 
+    from detc.runtime.data.later import Part
     from detc.runtime.data.sample import Sample
 
 
@@ -19,10 +21,16 @@ class HFlip(DataStep):
 
     module = "std.data.steps"
     geometric = True
+    batched = True
     p: float = Field(0.5, ge=0, le=1)
 
     def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
         return sample.flip(horizontal=True) if rng.random() < self.p else sample
+
+    def on_batch(self, part: Part, rng: torch.Generator) -> Part:
+        from detc.runtime.data.later import mirror
+
+        return mirror(part, self.p, rng, horizontal=True)
 
 
 class VFlip(DataStep):
@@ -30,7 +38,13 @@ class VFlip(DataStep):
 
     module = "std.data.steps"
     geometric = True
+    batched = True
     p: float = Field(0.5, ge=0, le=1)
 
     def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
         return sample.flip(horizontal=False) if rng.random() < self.p else sample
+
+    def on_batch(self, part: Part, rng: torch.Generator) -> Part:
+        from detc.runtime.data.later import mirror
+
+        return mirror(part, self.p, rng, horizontal=False)

@@ -28,6 +28,7 @@ class Mosaic(DataStep):
     """
 
     module = "std.data.steps"
+    draws = 3
     reads = ("image", "boxes")
     writes = ("image", "boxes", "labels")
     geometric = True
@@ -66,6 +67,7 @@ class MixUp(DataStep):
     """
 
     module = "std.data.steps"
+    draws = 1
     reads = ("image", "boxes")
     writes = ("image", "boxes", "labels")
     size: Size
@@ -101,6 +103,7 @@ class CopyPaste(DataStep):
     """
 
     module = "std.data.steps"
+    draws = 1
     reads = ("image", "boxes", "masks")
     writes = ("image", "boxes", "labels", "masks")
     p: float = Field(0.5, ge=0, le=1)
