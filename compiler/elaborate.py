@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from detc.compiler import functions
-from detc.compiler.dims import dim
 from detc.compiler.edits import Active, Edits, unmatched
 from detc.compiler.evaluate import Inputs
 from detc.compiler.generated import Generation, Layouts, never_applied
-from detc.compiler.graph import Decision, DetGraph, Loss, Model, Node, State, Weight
+from detc.compiler.graph import Decision, DetGraph, Loss, Model, Node, Shadow, State, Weight
 from detc.compiler.ops.base import Op
 from detc.compiler.params import Instance
 from detc.compiler.primitives import Primitive
+from detc.compiler.shadow import check_shadows, weights_used
 from detc.compiler.ties import resolve_ties
-from detc.compiler.types import Image, Map, Pyramid, Tensor, Type, detections, instances
+from detc.compiler.types import Map, Pyramid, Tensor, Type
 from detc.compiler.values import POISON, Construct, Poisoned, TemplateRef, Value, Wire, kind_of, raw, show
-from detc.dsl import ast
 from detc.dsl.diagnostics import WARNING, DetError, Report, error
 from detc.dsl.source import Origin, Span
 
@@ -44,6 +45,7 @@ class Elaborator:
         self.graph = DetGraph("infer")
         self.weights: dict[str, Weight] = {}
         self.states: dict[str, State] = {}
+        self.shadows: dict[str, Shadow] = {}
         self.sources: dict[str, tuple[str, Origin]] = {}
         self.decisions: dict[str, Decision] = {}
         self.claims: list[Active] = []
@@ -111,6 +113,19 @@ class Elaborator:
     def source(self, path: str, text: str, origin: Origin) -> None:
         """A node's `from`."""
         self.sources[path] = (text, origin)
+
+    def shadow(self, shadow: Shadow) -> None:
+        """A node that follows another."""
+        self.shadows[shadow.path] = shadow
+
+    @contextmanager
+    def evaluating(self, frozen: bool) -> Iterator[None]:
+        """Within the block bodies run as in inference, if `frozen`: so do nodes that never learn."""
+        before, self.phase = self.phase, "infer" if frozen else self.phase
+        try:
+            yield
+        finally:
+            self.phase = before
 
     def loss(self, loss: Loss) -> None:
         """A named training output."""
@@ -262,7 +277,7 @@ def _elaborate(
 ) -> Model:
     """One elaboration; `quiet` leaves out what depends on a whole model, because a part could not be built."""
     from detc.compiler.frame import Frame, unused_wires
-    from detc.compiler.inputs import ports_of
+    from detc.compiler.inputs import ports_of, root_input
 
     report = ctx.report
     graphs: dict[str, DetGraph] = {}
@@ -276,7 +291,7 @@ def _elaborate(
             via = (construct.origin.span, *construct.origin.via)
             instance = Instance(ctx, construct, "", via, Edits(list(edits)))
             frame = Frame(instance, None, construct.origin)
-            inputs: Inputs = [(p.name, _root_input(ctx, p, frame)) for p in ports_of(frame)]
+            inputs: Inputs = [(p.name, root_input(frame, p)) for p in ports_of(frame)]
             ctx.run(frame, inputs)
             for name, value in frame.outputs.items():
                 _add_output(ctx, name, value)
@@ -288,7 +303,8 @@ def _elaborate(
         if phase == "train":
             _merge_claims(ctx, claims_before)
         for f in ctx.frames:
-            unused_wires(f)
+            if not f.instance.frozen:  # a frozen body runs without what only its training reads
+                unused_wires(f)
         named[phase] = {(f.path, name) for f in ctx.frames for name in f.names}
         graphs[phase] = ctx.graph
     ties: list[tuple[str, str, Origin]] = []
@@ -302,6 +318,7 @@ def _elaborate(
             for key, found in ctx.unused[phase].items():
                 if key in ctx.unused[other] or key not in named[other]:
                     report.add(*found.diagnostics)
+        check_shadows(ctx, weights_used(graphs["infer"]))
         _check_losses(ctx, graphs["train"], report)
     truth = graphs["train"].node("truth") if "truth" in graphs["train"] else None
     if truth is not None:
@@ -314,8 +331,13 @@ def _elaborate(
                         needs |= {str(w.path[0])} if w.path else {"boxes", "labels"}
     return Model(
         construct.name, graphs["train"], graphs["infer"], ctx.weights, ctx.sources, ties, ctx.decisions, classes,
-        fields=frozenset(needs), states=ctx.states,
+        fields=frozenset(needs), states=ctx.states, shadows=ctx.shadows, views=views_of(graphs["train"]),
     )  # fmt: skip
+
+
+def views_of(graph: DetGraph) -> dict[str, Origin]:
+    """The views that a graph takes, with the places of its inputs."""
+    return {n.id: n.origin for n in graph.nodes() if n.op is None and getattr(n.type, "kind", "") == "view"}
 
 
 def _merge_claims(ctx: Elaborator, before: int) -> None:
@@ -325,45 +347,6 @@ def _merge_claims(ctx: Elaborator, before: int) -> None:
         twin = first.get((str(c.origin.span), c.claim.text))
         if twin is not None:
             twin.hits = c.claim.hits = twin.hits + c.claim.hits
-
-
-def _root_input(ctx: Elaborator, port: ast.InPort, frame: Frame) -> Value:
-    name = port.type.name if isinstance(port.type, ast.TypeName) else ""
-    origin = Origin(port.span)
-    t: Type
-    if name == "image":
-        t = Image(dim("h") * ctx.align, dim("w") * ctx.align)
-    elif name == "instances":
-        t = instances(masks=True)  # a data set that lacks what training reads of it is reported (DET0604)
-    elif name == "detections":
-        t = _detections(port, frame)
-    else:
-        raise error(
-            "DET0304",
-            f"a model cannot take a {name or 'value'} as input",
-            port.span,
-            "use image, instances or detections",
-        )
-    ids = {"image": "image", "instances": "truth", "detections": "detections"}
-    return Value(ctx.input(ids[name], t, origin), origin)
-
-
-def _detections(port: ast.InPort, frame: Frame) -> Type:
-    """Detections from a file or another program: `input found: detections[cap = 100]`."""
-    from detc.compiler.evaluate import evaluate
-
-    assert isinstance(port.type, ast.TypeName)
-    for arg in port.type.args:
-        value = evaluate(arg.value, frame.scopes[0])
-        if arg.name == "cap" and isinstance(value.data, int) and value.data > 0:
-            return detections(value.data)
-    raise error(
-        "DET0304",
-        f"the input `{port.name}` needs a capacity: the most detections of a frame",
-        port.span,
-        "declared here",
-        help=f"write: input {port.name}: detections[cap = 100]",
-    )
 
 
 def _add_output(ctx: Elaborator, name: str, value: Value) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from detc.compiler import apply, arith
+from detc.compiler import apply, arith, collected, state
 from detc.compiler.edits import Active, Edits, settle
 from detc.compiler.evaluate import Inputs, Scope, evaluate, iterate, origin_of, truth
 from detc.compiler.graph import Loss
@@ -14,6 +14,7 @@ from detc.compiler.inputs import Slot, bind_inputs
 from detc.compiler.messages import interpolate
 from detc.compiler.params import Instance, ParamScope, Thunk
 from detc.compiler.scope import BodyScope
+from detc.compiler.shadow import make_shadow
 from detc.compiler.template import phase_of_names
 from detc.compiler.typecheck import check_port, type_text
 from detc.compiler.values import (
@@ -50,6 +51,8 @@ class Frame:
         self.lets: list[dict[str, Thunk]] = [{} for _ in instance.chain]
         self.nodes: dict[str, NodeHandle | NodeArray] = {}
         self.outputs: dict[str, Value] = {}
+        self.unrun = False  # made to reach nodes inside, not to run
+        self.reaching: set[str] = set()
         self.carried = state.Carried()
         self.output_levels: dict[str, int] = {}
         self.scopes = [BodyScope(self, depth) for depth in range(len(instance.chain))]
@@ -65,6 +68,7 @@ class Frame:
         bind_inputs(self, inputs)
         for depth in reversed(range(len(self.instance.chain))):
             self._execute(self.instance.chain[depth].decl.body, self.scopes[depth], "")
+        state.complete(self)
         if not self.outputs:
             return Value(POISON if self.ctx.report.errors else Bundle(self.instance.name, {}), self.call)
         if len(self.outputs) == 1:
@@ -111,6 +115,10 @@ class Frame:
                 self._loss(stmt, scope, phase)
             case ast.OutPort():
                 self._output(stmt, scope)
+            case ast.StateStmt():
+                state.declare(self, stmt, scope, phase)
+            case ast.NextStmt():
+                state.become(self, stmt, scope, phase)
             case ast.InPort():
                 pass
             case _ if isinstance(stmt, ast.EDITS):
@@ -137,6 +145,10 @@ class Frame:
             targets = [stmt.target]
         elif isinstance(stmt, ast.OutPort):
             self.outputs[stmt.name] = bad
+        elif isinstance(stmt, ast.StateStmt):
+            self.names.setdefault(stmt.name, Slot(bad, span=stmt.span, read=True))
+        elif isinstance(stmt, ast.NextStmt):
+            self.carried.nexts.setdefault(stmt.name, bad.origin)
         elif isinstance(stmt, (ast.RepeatStmt, ast.WhenStmt)):
             for name in phase_of_names((stmt,)):
                 self.names.setdefault(name, Slot(bad, span=stmt.span, read=True))
@@ -189,7 +201,9 @@ class Frame:
                 Origin(target.span, scope.via),
                 "assigned again here",
                 secondary=[(before or slot.span, "first assigned here")],
-                help="a wire is assigned once; give the second value another name",
+                help=f"the frame after has it from: next {name} = …"
+                if name in self.carried.places
+                else "a wire is assigned once; give the second value another name",
             )
         if not index:
             slot.value, slot.span = value, target.span
@@ -239,8 +253,6 @@ class Frame:
         )
 
     def _node(self, stmt: ast.NodeStmt, scope: Scope) -> None:
-        if stmt.role == "shadow":
-            raise error("DET0706", "`shadow node` is not implemented", stmt.span, "nothing would update it")
         name, index = stmt.target.name, self._index(stmt.target, scope)
         array = self.nodes.get(name)
         slot = self.names.get(name)
@@ -256,7 +268,8 @@ class Frame:
             shown = f"{name}[{', '.join(map(str, index))}]"
             message = f"the node `{shown}` is declared twice"
             raise error("DET0205", message, Origin(stmt.target.span, scope.via), "declared again here")
-        handle = make_handle(self, stmt, name, index, scope)
+        make = make_shadow if stmt.role == "shadow" else make_handle
+        handle = make(self, stmt, name, index, scope)
         if isinstance(array, NodeArray):
             array.items[index] = handle
         else:
@@ -280,8 +293,11 @@ class Frame:
             removed.stmt, ast.RemoveStmt
         ):
             return
-        weight = 1.0
+        weight, picks = 1.0, {}
         for arg in stmt.args:
+            if arg.name in collected.PICKS:
+                picks[arg.name] = evaluate(arg.value, scope)
+                continue
             if arg.name != "weight":
                 raise error(
                     "DET0207", f"a loss has no argument `{arg.name}`", arg.span, "a loss takes `weight`"
@@ -290,7 +306,10 @@ class Frame:
         edit = settle(below.of_field("weight"), f"loss.{name}.weight", self.ctx.report)
         if edit is not None and isinstance(edit.stmt, ast.SetStmt):
             weight = self._number(evaluate(edit.stmt.value, edit.scope))
+        before, origin = collected.mark(self), Origin(stmt.span, scope.via)
         value = evaluate(stmt.value, scope)
+        if collected.collect(self, before, value, name, weight, picks, origin):
+            return
         if not isinstance(value.data, Wire) or getattr(value.data.type, "shape", None) != ():
             what = show(value.data.type) if isinstance(value.data, Wire) else kind_of(value)
             raise error(
@@ -299,7 +318,7 @@ class Frame:
                 origin_of(stmt.value, scope),
                 "this is no scalar",
             )
-        self.ctx.loss(Loss(name, value.data, weight, Origin(stmt.span, scope.via)))
+        self.ctx.loss(Loss(name, value.data, weight, origin))
 
     def _number(self, value: Value) -> float:
         if isinstance(value.data, bool) or not isinstance(value.data, (int, float)):
@@ -313,6 +332,8 @@ class Frame:
 
     def _output(self, stmt: ast.OutPort, scope: Any) -> None:
         origin = Origin(stmt.span, scope.via)
+        # A derived body may say anew what leaves; the base's value is what it reads under that name.
+        anew = self.output_levels.get(stmt.name, scope.level) > scope.level
         if stmt.value is not None:
             value = evaluate(stmt.value, scope)
             if anew or stmt.name not in self.names:
@@ -324,8 +345,6 @@ class Frame:
                     "DET0315",
                     f"the output `{stmt.name}` has no value",
                     origin,
-        # A derived body may say anew what leaves; the base's value is what it reads under that name.
-        anew = self.output_levels.get(stmt.name, scope.level) > scope.level
                     f"no wire `{stmt.name}` is defined before this" + did_you_mean(stmt.name, self.names),
                 )
             value = found
@@ -343,6 +362,7 @@ class Frame:
                     d.code, message, origin, "declared here", secondary=[(value.origin, "computed here")]
                 ) from None
         self.outputs[stmt.name] = value
+        self.output_levels[stmt.name] = scope.level
 
     # --- applying ---
 
@@ -354,7 +374,6 @@ class Frame:
 def _unpack(value: Value) -> list[Value] | None:
     from detc.compiler.types import Struct
 
-        self.output_levels[stmt.name] = scope.level
     if isinstance(value.data, Bundle):
         return list(value.data.fields.values())
     if isinstance(value.data, Wire) and isinstance(value.data.type, Struct):
@@ -368,13 +387,7 @@ def _path(path: str, name: str, index: tuple[int, ...]) -> str:
 
 
 def _word(stmt: ast.Stmt) -> str:
-    words = {
-        "StepStmt": "name:",
-        "AtStmt": "at",
-        "ExpectStmt": "expect",
-        "StateStmt": "state",
-        "NextStmt": "next",
-    }
+    words = {"StepStmt": "name:", "AtStmt": "at", "ExpectStmt": "expect"}
     return words.get(type(stmt).__name__, type(stmt).__name__)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Union
 
 from detc.compiler.ops.base import Op
+from detc.compiler.spec import Follow
 from detc.compiler.types import Type
 from detc.compiler.values import Wire
 from detc.dsl.source import Origin
@@ -67,6 +68,26 @@ class Weight:
     source: str | None = None  # of `from`, kept at the node that states it
 
 
+@dataclass(frozen=True)
+class Shadow:
+    """Weights at `path` that follow those at `source` by a rule (a `compiler.spec.Follow`)."""
+
+    path: str
+    source: str
+    rule: Follow
+    origin: Origin = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class State:
+    """A value carried from frame to frame: the graph input `state.<name>`, which the first frame has from `op`."""
+
+    name: str
+    op: Op
+    type: Type
+    origin: Origin = field(compare=False, repr=False)
+
+
 def arg_wires(arg: Arg) -> Iterator[Wire]:
     """All wires in an argument."""
     if isinstance(arg, Wire):
@@ -98,6 +119,7 @@ class DetGraph:
         self._nodes: dict[str, Node] = {}
         self._made: Any = None
         self.outputs: dict[str, Arg] = {}
+        self.nexts: dict[str, Arg] = {}  # what each state becomes, by its name
         self.losses: list[Loss] = []
 
     @property
@@ -179,6 +201,7 @@ class DetGraph:
         for user in self.users(old):
             self.replace(user.id, args=tuple(map_wires(a, move) for a in user.args))
         self.outputs = {k: map_wires(a, move) for k, a in self.outputs.items()}
+        self.nexts = {k: map_wires(a, move) for k, a in self.nexts.items()}
         self.losses = [replace(x, wire=move(x.wire)) for x in self.losses]
 
     def remove(self, id: str) -> None:
@@ -194,7 +217,7 @@ class DetGraph:
 
     def roots(self) -> Iterator[Wire]:
         """The wires that leave the graph."""
-        for arg in self.outputs.values():
+        for arg in (*self.outputs.values(), *self.nexts.values()):
             yield from arg_wires(arg)
         for loss in self.losses:
             yield loss.wire
@@ -205,6 +228,7 @@ class DetGraph:
         for node in self.nodes():
             other.add(node)
         other.outputs, other.losses = dict(self.outputs), list(self.losses)
+        other.nexts = dict(self.nexts)
         return other
 
 
@@ -231,3 +255,6 @@ class Model:
     classes: tuple[str, ...] = ()
     text: str = ""
     fields: frozenset[str] = frozenset()  # sample fields that training reads: boxes, labels, masks
+    shadows: dict[str, Shadow] = field(default_factory=dict)
+    views: dict[str, Origin] = field(default_factory=dict)  # inputs of training beside `image` and `truth`
+    states: dict[str, State] = field(default_factory=dict)  # carried from frame to frame in inference

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from detc.compiler.evaluate import Inputs
+from detc.compiler.dims import dim
+from detc.compiler.evaluate import Inputs, evaluate
 from detc.compiler.typecheck import check_port
+from detc.compiler.types import Image, Type, detections, instances, view
 from detc.compiler.values import POISON, Bundle, Poisoned, Value, WireArray
 from detc.dsl import ast
 from detc.dsl.diagnostics import did_you_mean, error
-from detc.dsl.source import Span
+from detc.dsl.source import Origin, Span
 
 if TYPE_CHECKING:
     from detc.compiler.frame import Frame
@@ -36,6 +38,53 @@ def ports_of(frame: Frame) -> list[ast.InPort]:
             if isinstance(stmt, ast.InPort):
                 found.setdefault(stmt.name, stmt)
     return list(found.values())
+
+
+def root_input(frame: Frame, port: ast.InPort) -> Value:
+    """The graph input behind an input port of a model.
+
+    Raises:
+        DetError: DET0304 for what no model can take.
+    """
+    ctx, origin = frame.ctx, Origin(port.span)
+    name = port.type.name if isinstance(port.type, ast.TypeName) else ""
+    if name == "image":
+        t: Type = Image(dim("h") * ctx.align, dim("w") * ctx.align)
+    elif name == "instances":
+        t = instances(masks=True)  # a data set that lacks what training reads of it is reported (DET0604)
+    elif name == "detections":
+        t = _detections(frame, port)
+    elif name == "view" and ctx.phase == "train" and port.name not in ("image", "truth", "step", "state"):
+        t = view(Image(dim("h") * ctx.align, dim("w") * ctx.align))
+        return Value(ctx.input(port.name, t, origin), origin)
+    elif name == "view":
+        wrong = "is read by training" if ctx.phase == "train" else "exists only in training"
+        help = "write: train { input weak: view }" if ctx.phase == "infer" else "choose another name"
+        raise error("DET0304", f"the view `{port.name}` {wrong}", port.span, "a view of a fan", help=help)
+    else:
+        raise error(
+            "DET0304",
+            f"a model cannot take a {name or 'value'} as input",
+            port.span,
+            "use image, instances or detections",
+        )
+    return Value(ctx.input("truth" if name == "instances" else name, t, origin), origin)
+
+
+def _detections(frame: Frame, port: ast.InPort) -> Type:
+    """Detections from a file or another program: `input found: detections[cap = 100]`."""
+    assert isinstance(port.type, ast.TypeName)
+    for arg in port.type.args:
+        value = evaluate(arg.value, frame.scopes[0])
+        if arg.name == "cap" and isinstance(value.data, int) and value.data > 0:
+            return detections(value.data)
+    raise error(
+        "DET0304",
+        f"the input `{port.name}` needs a capacity: the most detections of a frame",
+        port.span,
+        "declared here",
+        help=f"write: input {port.name}: detections[cap = 100]",
+    )
 
 
 def bind_inputs(frame: Frame, inputs: Inputs) -> None:

@@ -37,7 +37,9 @@ class Program:
     Attributes:
         model: the tree of modules; `state_dict` keys are the spec's paths with dots for brackets.
         train_graph: `(image, truth) -> {loss name: weighted scalar}`.
-        infer_graph: `(image) -> {"detections": {boxes, scores, labels, valid}, …}`, boxes in network pixels.
+        infer_graph: `(image) -> {"detections": {boxes, scores, labels, valid}, …}`, boxes in network pixels. A model
+            that carries state takes it as well, `(image, state)`, and gives the next one under "state".
+        still_graph: the infer graph on single images, each the first frame of a video of its own.
     """
 
     def __init__(self, run: ResolvedRun, *, seed: int | None = None) -> None:
@@ -67,13 +69,42 @@ class Program:
         passes.run(graph, passes.BUILD, passes.Context(self.spec))
         return lower(graph, self.model, "InferGraph")
 
-    def optimised(self, after: Any = None) -> fx.GraphModule:
-        """An inference graph for use: norms folded, weights copied, eval mode. Later training does not change it."""
+    @cached_property
+    def still_graph(self) -> fx.GraphModule:
+        """The inference graph for single images; see the class."""
+        from detc.compiler.backends.fx import lower
+
+        if not self.spec.states:
+            return self.infer_graph
+        graph = self.spec.infer.copy()
+        passes.run(graph, (*passes.STILL, *passes.BUILD), passes.Context(self.spec))
+        return lower(graph, self.model, "StillGraph")
+
+    def initial_state(self, batch: int = 1, device: Any = None) -> dict[str, Any]:
+        """What `infer_graph` takes as `state` for the first frame of `batch` videos: values by state, then field."""
+        import torch
+
+        from detc.compiler.backends.fx import function
+        from detc.compiler.ops.base import Function
+
+        found = {}
+        for name, state in self.spec.states.items():
+            made = state.op.torch()
+            assert isinstance(made, Function)
+            found[name] = function(made.path)(torch.empty(batch, device=device), **made.kwargs)
+        return found
+
+    def optimised(self, after: Any = None, *, still: bool = False) -> fx.GraphModule:
+        """An inference graph for use: norms folded, weights copied, eval mode. Later training does not change it.
+
+        still: the graph for single images, without state.
+        """
         from detc.compiler.backends.fx import lower
         from detc.compiler.passes.fold_norm import FoldedConv
 
         graph = self.spec.infer.copy()
-        passes.run(graph, passes.OPTIMISE, passes.Context(self.spec), after)
+        chosen = (*passes.STILL, *passes.OPTIMISE) if still and self.spec.states else passes.OPTIMISE
+        passes.run(graph, chosen, passes.Context(self.spec), after)
         tree = deepcopy(self.model).eval().requires_grad_(False)
         from detc.compiler.backends.tree import module_path
 
@@ -83,12 +114,21 @@ class Program:
                 tree.put(module_path(node.weights), node.op.materialise(tree))
         return lower(graph, tree, "OptimisedGraph").eval()
 
-    def deploy(self, target: TargetSpec | None = None, *, optimise: bool = True) -> Deploy:
-        """The graph as a camera sees it: letterbox, inference and back-mapping in one module."""
-        from detc.compiler.backends.deploy import Deploy, preprocessing
+    def deploy(
+        self, target: TargetSpec | None = None, *, optimise: bool = True, video: bool = False
+    ) -> Deploy:
+        """The graph as a camera sees it: letterbox, inference and back-mapping in one module.
 
-        inner = self.optimised() if optimise else self.infer_graph.eval()
+        video: with the state of a model that carries one; else every image is a first frame.
+        """
+        from detc.compiler.backends.deploy import Deploy, preprocessing
+        from detc.compiler.backends.video import VideoDeploy
+
+        live = self.infer_graph if video else self.still_graph
+        inner = self.optimised(still=not video) if optimise else live.eval()
         pre = preprocessing(self.run, target or self.run.target)
+        if video and self.spec.states:
+            return VideoDeploy(inner, pre, self.classes, first=self.initial_state)
         return Deploy(inner, pre, self.classes)
 
     def parameter_groups(self, rules: Sequence[GroupRule]) -> list[dict[str, Any]]:

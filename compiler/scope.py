@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from detc.compiler.evaluate import Inputs
-from detc.compiler.handles import NodeArray, NodeHandle
+from detc.compiler.handles import NodeArray, NodeHandle, reach
 from detc.compiler.template import phase_of_names
 from detc.compiler.values import (
     Value,
@@ -47,7 +47,7 @@ class BodyScope:
         for lets in frame.lets[self.level :]:
             if name in lets:
                 return lets[name].get()
-        if name in frame.nodes:
+        if name in frame.nodes or (frame.unrun and reach(frame, name)):
             return Value(frame.nodes[name], Origin(span, self.via))
         return frame.instance.param(name, self.level)
 
@@ -111,7 +111,7 @@ def _definitions(body: Sequence[ast.Stmt], name: str) -> list[ast.Stmt]:
     for s in walk(tuple(body)):
         if (
             (isinstance(s, ast.WireStmt) and any(t.name == name for t in s.targets))
-            or (isinstance(s, (ast.LetStmt, ast.InPort, ast.OutPort)) and s.name == name)
+            or (isinstance(s, (ast.LetStmt, ast.InPort, ast.OutPort, ast.StateStmt)) and s.name == name)
             or (isinstance(s, ast.NodeStmt) and s.target.name == name)
         ):
             found.append(s)

@@ -61,14 +61,7 @@ def _defined(body: tuple[ast.Stmt, ...]) -> Iterator[str]:
                 yield from (t.name for t in s.targets)
             case ast.NodeStmt():
                 yield s.target.name
-            case (
-                ast.InPort()
-                | ast.OutPort()
-                | ast.LetStmt()
-                | ast.StepStmt()
-                | ast.StateStmt()
-                | ast.NextStmt()
-            ):
+            case ast.InPort() | ast.OutPort() | ast.LetStmt() | ast.StepStmt() | ast.StateStmt():
                 yield s.name
             case ast.SubBlock():
                 yield s.kind

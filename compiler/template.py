@@ -163,6 +163,8 @@ def phase_of_names(body: tuple[ast.Stmt, ...]) -> dict[str, set[str]]:
                 names = [s.name]
             elif isinstance(s, ast.NodeStmt):
                 names = [s.target.name]
+            elif isinstance(s, ast.StateStmt):  # only inference carries state
+                found.setdefault(s.name, set()).add("infer")
             elif isinstance(s, ast.SubBlock) and s.kind in ("train", "infer"):
                 visit(s.body, s.kind)
             elif isinstance(s, ast.RepeatStmt):

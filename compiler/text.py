@@ -79,6 +79,7 @@ def graph_text(graph: DetGraph) -> str:
     lines = [f"graph {graph.phase} {{"]
     lines += [f"  {node_text(n)}" for n in graph.nodes()]
     lines += [f"  output {name} = {arg_text(arg)}" for name, arg in graph.outputs.items()]
+    lines += [f"  next {name} = {arg_text(arg)}" for name, arg in graph.nexts.items()]
     lines += [f"  loss {x.name} = {x.weight:g} * {arg_text(x.wire)}" for x in graph.losses]
     return "\n".join([*lines, "}", ""])
 

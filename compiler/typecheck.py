@@ -40,7 +40,10 @@ WIRE_TYPES = (
     "instances",
     "proposals",
     "detections",
+    "tracks",
+    "matches",
     "step",
+    "view",
 )
 
 
@@ -150,7 +153,7 @@ def _as(value: Value, t: ast.TypeName, what: str, module: Module, only: bool) ->
         return None
     found = module.lookup(name)
     if isinstance(found, TemplateRef) and isinstance(found.decl, ast.InterfaceDecl):
-        if isinstance(data, Construct):
+        if isinstance(data, Construct) or kind_of(value) == "node":
             return value
         return None
     if name in WIRE_TYPES:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from detc.compiler.functional import letterbox as lb
+from detc.compiler.functional.masks import paste_masks, resample_masks
 from detc.compiler.spec import TargetSpec
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Deploy(nn.Module):
     """`forward(image) -> {"boxes", "scores", "labels", "valid", …}`.
 
     image: uint8 or float32 [B, 3, H, W], RGB, 0..255, any H and W. boxes: float32 [B, K, 4] xyxy in the image's
-    own pixels; scores [B, K] falling; labels [B, K] int64; valid [B, K] bool.
+    own pixels; scores [B, K] falling; labels [B, K] int64; valid [B, K] bool; masks, if the model draws some,
+    bool [B, K, H, W].
     """
 
     def __init__(
@@ -71,6 +73,12 @@ class Deploy(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """See the class."""
+        camera, pixels, fit = self.prepare(image)
+        outputs = self.inner({"pixels": pixels, "size": lb.content_size(pixels, fit)})
+        return self.finish(outputs, camera, pixels, fit)
+
+    def prepare(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The image as [B, 3, H, W], the network's pixels and the size of the content in them."""
         pre = self.pre
         if self.layout == "nhwc":
             image = image.permute(0, 3, 1, 2)
@@ -79,14 +87,18 @@ class Deploy(nn.Module):
             pixels, fit = lb.pad_to(image, pre.align, fill)
         else:
             pixels, fit = lb.letterbox(image, pre.box, fill, pre.stretch)
-        outputs = self.inner({"pixels": pixels, "size": lb.content_size(pixels, fit)})
-        result: dict[str, Tensor] = {}
+        return image, pixels, fit
+
+    def finish(self, outputs: dict[str, Any], image: Tensor, pixels: Tensor, fit: Tensor) -> dict[str, Any]:
+        """The network's outputs as the camera sees them: detections flat, others that hold boxes by name."""
+        result: dict[str, Any] = {}
         for name, value in outputs.items():
             if name == "detections":
-                result["boxes"] = lb.unletterbox(value["boxes"], image, fit)
-                result.update({k: v for k, v in value.items() if k != "boxes"})
-            elif isinstance(value, Tensor):
+                result.update(_to_image(value, image, pixels, fit))
+            elif isinstance(value, Tensor) or name == "state":
                 result[name] = value
+            elif isinstance(value, dict) and "boxes" in value and "state" in outputs:
+                result[name] = _to_image(value, image, pixels, fit)
         return result
 
     @torch.no_grad()
@@ -95,3 +107,17 @@ class Deploy(nn.Module):
         height, width = self.pre.box or (self.pre.align * 4, self.pre.align * 5)
         generator = torch.Generator().manual_seed(0)
         return torch.randint(0, 256, (batch, 3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def _to_image(found: dict[str, Tensor], image: Tensor, pixels: Tensor, fit: Tensor) -> dict[str, Tensor]:
+    """Detections in the network's pixels as the camera sees them; masks become bitmaps of its image."""
+    result = {"boxes": lb.unletterbox(found["boxes"], image, fit)}
+    result.update({k: v for k, v in found.items() if k not in ("boxes", "box_masks", "masks")})
+    height, width = image.shape[-2:]
+    if "box_masks" in found:
+        result["masks"] = paste_masks(found["box_masks"], result["boxes"], height, width)
+    elif "masks" in found:
+        scale = (fit[0] / height, fit[1] / width)
+        masks = resample_masks(found["masks"], pixels.shape[-2:], scale, (0.0, 0.0), height, width)
+        result["masks"] = masks & found["valid"][..., None, None]
+    return result

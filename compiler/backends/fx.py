@@ -51,14 +51,22 @@ class Lowering:
         self.extra = extra
 
     def run(self, name: str) -> fx.GraphModule:
-        """The graph module; its inputs are `image` (and `truth`), its output a dict."""
+        """The graph module; its inputs are `image` (and `truth`), perhaps `state`, its output a dict."""
         for id in ("image", "truth"):
             if id in self.graph:
                 self.values[id] = self.fx.placeholder(id)
+        carried = [n.id for n in self.graph.nodes() if n.op is None and n.id.startswith("state.")]
+        others = [n.id for n in self.graph.nodes() if n.op is None and n.id not in carried]
+        for id in others:
+            if id not in self.values:
+                self.values[id] = self.fx.placeholder(_identifier(id))
+        if carried:
+            state = self.fx.placeholder("state")
+            for id in carried:
+                name = id.removeprefix("state.")
+                self.values[id] = self.fx.call_function(operator.getitem, (state, name))
         for node in self.graph.nodes():
             if node.op is None:
-                if node.id not in self.values:
-                    self.values[node.id] = self.fx.placeholder(_identifier(node.id))
                 continue
             self.values[node.id] = self._node(node)
         if self.graph.phase == "train":
@@ -71,6 +79,8 @@ class Lowering:
                 output[loss.name] = value
         else:
             output = {k: self._arg(a) for k, a in self.graph.outputs.items()}
+            if self.graph.nexts:
+                output["state"] = {k: self._arg(a) for k, a in self.graph.nexts.items()}
         self.fx.output(output)
         self.fx.lint()
         return fx.GraphModule(self.root, self.fx, class_name=name)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from detc.compiler.passes.first_frame import first_frame
 from detc.compiler.passes.fold_norm import fold_norm
 from detc.compiler.passes.manager import Context, Pass, PassError, run, verify
 from detc.compiler.passes.merge_equal import merge_equal
 from detc.compiler.passes.prune_dead import prune_dead
 
 BUILD: tuple[Pass, ...] = (prune_dead,)
+STILL: tuple[Pass, ...] = (first_frame,)  # before the others, for single images
 OPTIMISE: tuple[Pass, ...] = (prune_dead, merge_equal, fold_norm, prune_dead)
 
-__all__ = ["BUILD", "OPTIMISE", "Context", "Pass", "PassError", "run", "verify"]
+__all__ = ["BUILD", "OPTIMISE", "STILL", "Context", "Pass", "PassError", "run", "verify"]

@@ -72,7 +72,7 @@ def place(program: Any, device: torch.device, channels_last: bool = True) -> Non
     """Move the model to the device, its convolutions into channels-last order, which they prefer."""
     layout = torch.channels_last if channels_last else torch.preserve_format
     # The graphs own constants besides the modules that they share.
-    for graph in (program.model, program.train_graph, program.infer_graph):
+    for graph in (program.model, program.train_graph, program.still_graph):
         graph.to(device=device, memory_format=layout)
 
 

@@ -69,7 +69,7 @@ class Validator:
             limit: evaluate so many images only.
             progress: called with the batches done and their number.
         """
-        graph = self.program.infer_graph
+        graph = self.program.still_graph
         self.program.model.eval()
         for evaluator in self.evaluators.values():
             evaluator.reset()
@@ -134,7 +134,7 @@ def evaluate(
     Raises:
         DetError: DET0903 to DET0908 of the data.
     """
-    for module in (program.model, program.infer_graph):
+    for module in (program.model, program.still_graph):
         module.to(device=torch.device(device), memory_format=torch.channels_last)
     options: dict[str, Any] = {"split": split, "device": device, "batch": batch, "workers": workers}
     return Validator(program, data, **options, world=world)(limit, progress)

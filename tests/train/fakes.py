@@ -70,6 +70,7 @@ class Program:
         self.model = Net(classes)
         self.train_graph = TrainGraph(self.model, noise)
         self.infer_graph = InferGraph(self.model)
+        self.still_graph = self.infer_graph
         self.needs: dict[str, Any] = {"align": 1}
 
 
