@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from detc.runtime.images import ImageError, Named, gather
-from detc.runtime.results import Detections
+from detc.runtime.results import Detections, renumbered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,7 @@ class Detector(nn.Module):
 
         Returns:
             boxes [B, K, 4] (x1 y1 x2 y2 in pixels of `image`), scores [B, K], labels [B, K] int64 and
-            valid [B, K] bool; perhaps masks [B, K, H, W].
+            valid [B, K] bool; perhaps masks [B, K, H, W], or maps panoptic or semantic [B, H, W].
         """
         return self.deployed(image)
 
@@ -162,4 +162,21 @@ def to_detections(
         masks,
         image.name,
         image.source,
+        _segments(out, keep),
     )
+
+
+def _segments(
+    out: dict[str, np.ndarray[Any, Any]], keep: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any] | None:
+    """The map of the kept detections, from a map of all of them or from one of classes."""
+    if "panoptic" in out:
+        return renumbered(out["panoptic"], len(out["scores"]), keep)
+    if "semantic" in out:
+        classes = out["semantic"]
+        table = np.zeros(int(classes.max(initial=0)) + 2, np.int32)
+        labels = out["labels"][keep]
+        there = labels < len(table) - 1
+        table[labels[there] + 1] = np.flatnonzero(there) + 1
+        return table[classes + 1]  # type: ignore[no-any-return]
+    return None

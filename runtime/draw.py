@@ -123,12 +123,12 @@ def draw(
         pixels, shown = _enlarged(pixels, shown, zoom)
     height, width = pixels.shape[:2]
     style = Style.of(width, height, line, font)
-    if shown.masks is not None:
+    if shown.masks is not None or shown.segments is not None:
         pixels = _blend_masks(pixels, shown, alpha)
     canvas = Image.fromarray(pixels)
     pen = ImageDraw.Draw(canvas)
     order = np.argsort(shown.scores, kind="stable")  # the best is drawn last, on top
-    for i in order:
+    for i in order if shown.segments is None else ():
         _outline(
             pen, tuple(shown.boxes[i].tolist()), class_color(int(shown.labels[i])), style, (width, height)
         )
@@ -137,9 +137,8 @@ def draw(
         for i in order[::-1]:  # the best chooses its place first
             text = shown.class_name(int(shown.labels[i]))
             text += f" {shown.scores[i]:.2f}" if scores else ""
-            _label(
-                canvas, tuple(shown.boxes[i].tolist()), text, class_color(int(shown.labels[i])), style, taken
-            )
+            place = tuple(shown.boxes[i].tolist()) if shown.segments is None else _middle(shown, int(i))
+            _label(canvas, place, text, class_color(int(shown.labels[i])), style, taken)
     return canvas
 
 
@@ -151,21 +150,36 @@ def _enlarged(
     height, width = (zoom * n for n in pixels.shape[:2])
     large = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
     masks = None if shown.masks is None else shown.masks.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    scaled = replace(shown, boxes=shown.boxes * zoom, masks=masks, size=(height, width))
+    segments = None if shown.segments is None else shown.segments.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    scaled = replace(shown, boxes=shown.boxes * zoom, masks=masks, segments=segments, size=(height, width))
     return np.asarray(large), scaled
 
 
 def _blend_masks(pixels: np.ndarray[Any, Any], shown: Detections, alpha: float) -> np.ndarray[Any, Any]:
-    assert shown.masks is not None
     blended = pixels.astype(np.float32)
     for i in np.argsort(shown.scores, kind="stable"):
-        inside = shown.masks[i]
+        inside = shown.mask(int(i))
+        assert inside is not None
         if inside.shape != pixels.shape[:2]:
             raise ValueError(f"a mask of {inside.shape} does not fit an image of {pixels.shape[:2]}")
         color = np.asarray(class_color(int(shown.labels[i])), np.float32)
         blended[inside] = blended[inside] * (1 - alpha) + color * alpha
         blended[_border(inside)] = color
     return blended.round().astype(np.uint8)
+
+
+def _middle(shown: Detections, index: int) -> Rect:
+    """A small square in the thickest part of a segment, for its label."""
+    mask = shown.mask(index)
+    assert mask is not None
+    step = max(1, max(mask.shape) // 128)  # as fine as a label needs
+    left = np.pad(mask[::step, ::step], 1)
+    depth = np.zeros(left.shape, np.int32)
+    while left.any():
+        depth += left
+        left[1:-1, 1:-1] &= left[:-2, 1:-1] & left[2:, 1:-1] & left[1:-1, :-2] & left[1:-1, 2:]
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    return (step * (x - 1.0), step * (y - 1.0), step * (x - 1.0) + 1, step * (y - 1.0) + 1)
 
 
 def _border(mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

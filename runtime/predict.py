@@ -1,4 +1,4 @@
-"""Predictions as files: a JSON and a drawn picture for every image."""
+"""Predictions as files: a JSON and a drawn picture for every image, and the map of segments if there is one."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ def predict_to(
 ) -> Iterator[Written]:
     """Predict and write `<name>.json` and `<name>.jpg` into `out` for every image.
 
+    Maps of segments become `<name>.png`, as COCO's panoptic PNGs are: number i is object i - 1 of the JSON.
+
     Images of the same name from several folders get a number. Results come as they are written.
 
     Args:
@@ -53,6 +55,10 @@ def predict_to(
         stem = free_name(result.stem, taken)
         target = out / f"{stem}.json"
         target.write_text(json.dumps(result.to_dict(), ensure_ascii=False, indent=1), encoding="utf-8")
+        if result.segments is not None:
+            from detc.runtime.data.segment_map import write_ids
+
+            write_ids(out / f"{stem}.png", result.segments)
         picture = None
         if draw:
             picture = out / f"{stem}.jpg"

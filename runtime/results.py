@@ -5,6 +5,9 @@
     found.filter(0.5).draw().save("street_drawn.jpg")
 
 Shape suffixes: N detections, H and W the image's height and width.
+
+What a model says of every pixel (panoptic and semantic segmentation) is a map `segments`, whose numbers are those
+of the detections: 0 is nothing, i + 1 is detection i.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ class Detections:
         masks: bool [N, H, W] in the original image, or None.
         name: the file's path, or "image 3" for the fourth of a list of arrays.
         source: what was given to `predict`, so that `draw()` needs no argument.
+        segments: int32 [H, W], which detection each pixel belongs to, plus 1; or None.
     """
 
     boxes: Array
@@ -63,6 +67,7 @@ class Detections:
     masks: Array | None = None
     name: str = ""
     source: Any = field(default=None, repr=False)
+    segments: Array | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "boxes", np.asarray(self.boxes, np.float32).reshape(-1, 4))
@@ -91,13 +96,24 @@ class Detections:
         if isinstance(index, int | np.integer):
             x1, y1, x2, y2 = (float(v) for v in self.boxes[index])
             label = int(self.labels[index])
-            mask = None if self.masks is None else self.masks[index]
+            mask = self.mask(range(len(self))[index])
             return Detection((x1, y1, x2, y2), float(self.scores[index]), label, self.class_name(label), mask)
         index = index if isinstance(index, slice) else np.asarray(index, None if len(index) else np.int64)
-        masks = None if self.masks is None else self.masks[index]
         return replace(
-            self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index], masks=masks
+            self,
+            boxes=self.boxes[index],
+            scores=self.scores[index],
+            labels=self.labels[index],
+            masks=None if self.masks is None else self.masks[index],
+            segments=None if self.segments is None else renumbered(self.segments, len(self), index),
         )
+
+    def mask(self, index: int) -> Array | None:
+        """The pixels of one detection, bool [H, W]; None where only boxes are known."""
+        if self.masks is not None:
+            found: Array = self.masks[index]
+            return found
+        return None if self.segments is None else self.segments == index + 1
 
     @property
     def names(self) -> list[str]:
@@ -177,15 +193,15 @@ class Detections:
         """A plain dict of numbers and strings, ready for JSON; masks become COCO RLE."""
         height, width = self.size
         objects: list[dict[str, Any]] = []
-        for i, found in enumerate(self):
+        for found in self:
             entry: dict[str, Any] = {
                 "box": [round(v, 3) for v in found.box],
                 "score": round(found.score, 6),
                 "label": found.label,
                 "name": found.name,
             }
-            if self.masks is not None:
-                entry["mask"] = _rle(self.masks[i])
+            if found.mask is not None:
+                entry["mask"] = _rle(found.mask)
             objects.append(entry)
         return {"image": self.name, "width": width, "height": height, "objects": objects}
 
@@ -197,7 +213,7 @@ class Detections:
             category_ids: the file's category id of each class; by default 1 for the first class and so on.
         """
         entries = []
-        for i, found in enumerate(self):
+        for found in self:
             x1, y1, x2, y2 = found.box
             category = found.label + 1 if category_ids is None else int(category_ids[found.label])
             entry: dict[str, Any] = {
@@ -206,10 +222,30 @@ class Detections:
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": found.score,
             }
-            if self.masks is not None:
-                entry["segmentation"] = _rle(self.masks[i])
+            if found.mask is not None:
+                entry["segmentation"] = _rle(found.mask)
             entries.append(entry)
         return entries
+
+    def to_panoptic(self, file_name: str = "", category_ids: Sequence[int] | None = None) -> dict[str, Any]:
+        """COCO's panoptic entry: `file_name` and `segments_info`; the map itself is `segments`.
+
+        Args:
+            file_name: of the PNG of segment numbers.
+            category_ids: as for `to_coco`.
+
+        Raises:
+            ValueError: if the model gives no map.
+        """
+        if self.segments is None:
+            raise ValueError("there is no map of segments in this result")
+        numbers, areas = np.unique(self.segments[self.segments > 0], return_counts=True)
+        infos = []
+        for number, area in zip(numbers.tolist(), areas.tolist(), strict=True):
+            label = int(self.labels[number - 1])
+            category = label + 1 if category_ids is None else int(category_ids[label])
+            infos.append({"id": number, "category_id": category, "area": area, "iscrowd": 0})
+        return {"file_name": file_name, "segments_info": infos}
 
     def to_supervision(self) -> Any:
         """A `supervision.Detections` with `class_name` in its data.
@@ -223,7 +259,9 @@ class Detections:
             xyxy=self.boxes.copy(),
             confidence=self.scores.copy(),
             class_id=self.labels.copy(),
-            mask=None if self.masks is None else self.masks.astype(bool),
+            mask=np.stack([self.mask(i) for i in range(len(self))]).astype(bool)
+            if len(self) and self.mask(0) is not None
+            else None,
             data={"class_name": np.array(self.names, dtype=str)},
         )
 
@@ -231,6 +269,15 @@ class Detections:
     def stem(self) -> str:
         """The name without folder and suffix, for output files."""
         return Path(self.name).stem.replace(" ", "_") or "image"
+
+
+def renumbered(segments: Array, count: int, index: Any) -> Array:
+    """A map of segments after a choice among `count` detections: those that are left out become 0."""
+    table = np.zeros(count + 1, np.int32)
+    kept = np.arange(count)[index]
+    table[kept + 1] = np.arange(len(kept)) + 1
+    out: Array = table[segments]
+    return out
 
 
 def _rle(mask: Array) -> dict[str, Any]:

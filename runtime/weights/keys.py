@@ -6,6 +6,8 @@ A table (`tables/*.json`) is either a list of `[regex, replacement]` pairs, or a
     rules        [regex, replacement] pairs, applied in order, each to the result of the one before
     drop         regexes of keys that have no counterpart here
     transforms   {regex of a new key: "flip_input" (BGR <-> RGB) or "transpose"}
+    splits       {regex: replacements}: one tensor of the file is several here, cut along its first dimension
+                 into equal parts; comes before the rules (torch's `in_proj_weight` is query, key and value)
 
 All tables are tried, and the plain names too, each below every usual prefix (`backbone.`, `model.`, …); the
 mapping that fits the most tensors by name and shape is taken. To add a table: put a file into the folder.
@@ -38,6 +40,15 @@ class Table:
     drop: tuple[re.Pattern[str], ...] = ()
     sources: tuple[str, ...] = ()
     transforms: tuple[tuple[re.Pattern[str], str], ...] = ()
+    splits: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = ()
+
+    def parts(self, key: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+        """A tensor of the file as the tensors that it is here, under the file's names."""
+        for pattern, replacements in self.splits:
+            if pattern.search(key) and tensor.dim() and tensor.shape[0] % len(replacements) == 0:
+                pieces = tensor.chunk(len(replacements))
+                return [(pattern.sub(r, key), p) for r, p in zip(replacements, pieces, strict=True)]
+        return [(key, tensor)]
 
     def rename(self, key: str) -> str | None:
         """The key's name here; None if the table drops it."""
@@ -75,13 +86,14 @@ def parse_table(name: str, text: str) -> Table:
     data = json.loads(text)
     if isinstance(data, list):
         data = {"rules": data}
-    unknown = set(data) - {"rules", "drop", "sources", "transforms", "note"}
+    unknown = set(data) - {"rules", "drop", "sources", "transforms", "splits", "note"}
     if unknown:
         raise ValueError(f"key table {name}: unknown fields {sorted(unknown)}")
     try:
         rules = tuple((re.compile(p), r) for p, r in data.get("rules", []))
         drop = tuple(re.compile(p) for p in data.get("drop", []))
         transforms = tuple((re.compile(p), how) for p, how in data.get("transforms", {}).items())
+        splits = tuple((re.compile(p), tuple(r)) for p, r in data.get("splits", {}).items())
     except re.error as exc:
         raise ValueError(f"key table {name}: bad pattern {exc.pattern!r}: {exc}") from exc
     for _, how in transforms:
@@ -89,7 +101,7 @@ def parse_table(name: str, text: str) -> Table:
             raise ValueError(
                 f"key table {name}: unknown transform {how!r}; there are {', '.join(_TRANSFORMS)}"
             )
-    return Table(name, rules, drop, tuple(data.get("sources", ())), transforms)
+    return Table(name, rules, drop, tuple(data.get("sources", ())), transforms, splits)
 
 
 @cache
@@ -176,12 +188,13 @@ def _apply(table: Table, prefix: str, state: Mapping[str, Tensor], target: Mappi
         if not key.startswith(prefix):
             mapped.dropped[key] = f"outside `{prefix.rstrip('.')}`"
             continue
-        name = table.rename(key[len(prefix) :])
-        if name is None:
-            mapped.dropped[key] = "has no counterpart here"
-            continue
-        mapped.state[name] = table.transform(name, tensor)
-        mapped.origin[name] = key
-        want = target.get(name)
-        mapped.fits += want is not None and want.shape == mapped.state[name].shape
+        for part, piece in table.parts(key[len(prefix) :], tensor):
+            name = table.rename(part)
+            if name is None:
+                mapped.dropped[key] = "has no counterpart here"
+                continue
+            mapped.state[name] = table.transform(name, piece)
+            mapped.origin[name] = key
+            want = target.get(name)
+            mapped.fits += want is not None and want.shape == mapped.state[name].shape
     return mapped
