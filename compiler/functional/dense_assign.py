@@ -31,7 +31,7 @@ def fcos_assign(
 
     Returns:
         labels [B, N] int64 (-1 is background), boxes [B, N, 4], centerness [B, N], positive [B, N] float
-        (1 or 0), and total [], the number of positives.
+        (1 or 0), total [], the number of positives, and index [B, N] int64, which truth (-1: none).
     """
     xy_N2, stride_N = points["xy"], points["stride"]
     boxes_BG4, valid_BG = truth["boxes"].float(), truth["valid"]
@@ -61,6 +61,7 @@ def fcos_assign(
         "centerness": torch.where(positive_BN, centerness(xy_N2, boxes_BN4), 0.0),
         "positive": positive_BN.float(),
         "total": positive_BN.sum().float(),
+        "index": torch.where(positive_BN, index_BN, -1),
     }
 
 
@@ -111,6 +112,7 @@ def atss_assign(
         "centerness": torch.where(positive_BN, centerness(xy_N2, boxes_BN4), 0.0),
         "positive": positive_BN.float(),
         "total": positive_BN.sum().float(),
+        "index": torch.where(positive_BN, index_BN, -1),
     }
 
 

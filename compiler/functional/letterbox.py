@@ -96,10 +96,11 @@ def content_size(pixels_BCHW: Tensor, fit_2: Tensor) -> Tensor:
 
 
 def unletterbox(boxes_BK4: Tensor, image_BCHW: Tensor, fit_2: Tensor) -> Tensor:
-    """Boxes from the network's pixels back to the original image's, cut to its borders."""
+    """Boxes from the network's pixels back to the original image's.
+
+    Whether boxes end at the border is the model's affair; those that do end exactly there.
+    """
     height, width = _sides(image_BCHW)
-    size = torch.stack([height, width]).to(torch.float32)
-    ratio = size / fit_2.to(torch.float32)
-    scale = torch.stack([ratio[1], ratio[0], ratio[1], ratio[0]])
-    limit = torch.stack([size[1], size[0], size[1], size[0]])
-    return torch.minimum((boxes_BK4 * scale).clamp(min=0.0), limit)
+    size, fit = torch.stack([height, width]).to(torch.float32), fit_2.to(torch.float32)
+    border, limit = (torch.stack([x[1], x[0], x[1], x[0]]) for x in (fit, size))
+    return torch.where(boxes_BK4 == border, limit, boxes_BK4 * (limit / border))

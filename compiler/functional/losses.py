@@ -28,12 +28,24 @@ def average(values_BN: Tensor, labels_BN: Tensor, by: str) -> Tensor:
 
 
 def cross_entropy(
-    logits: Tensor, labels_BN: Tensor, *, by: str = "samples", smoothing: float = 0.0
+    logits: Tensor,
+    labels_BN: Tensor,
+    *,
+    by: str = "samples",
+    smoothing: float = 0.0,
+    background: bool = True,
+    background_weight: float = 1.0,
 ) -> Tensor:
-    """Softmax cross entropy of `logits` [B, N, C + 1], whose last column is the background."""
+    """Softmax cross entropy of `logits` [B, N, C + 1], whose last column is the background.
+
+    Without `background` there are C columns, and background rows do not count; with it they count
+    `background_weight` each, also in the number of samples.
+    """
     rows_BNC = logits.float()
-    background = rows_BNC.shape[-1] - 1
-    target_BN = labels_BN.masked_fill(labels_BN == BACKGROUND, background)
+    if not background:
+        labels_BN = labels_BN.masked_fill(labels_BN == BACKGROUND, IGNORED)
+    column = rows_BNC.shape[-1] - 1
+    target_BN = labels_BN.masked_fill(labels_BN == BACKGROUND, column)
     loss_BN = F.cross_entropy(
         rows_BNC.flatten(0, 1),
         target_BN.flatten(),
@@ -41,7 +53,12 @@ def cross_entropy(
         reduction="none",
         label_smoothing=smoothing,
     ).view_as(labels_BN)
-    return average(loss_BN, labels_BN, by)
+    if background_weight == 1.0:
+        return average(loss_BN, labels_BN, by)
+    weight_BN = torch.where(labels_BN == BACKGROUND, background_weight, 1.0) * (labels_BN != IGNORED)
+    if by == "samples":
+        return (loss_BN * weight_BN).sum() / weight_BN.sum().clamp(min=torch.finfo(torch.float32).tiny)
+    return average(loss_BN * weight_BN, labels_BN, by)
 
 
 def sigmoid_cross_entropy(logits_BNC: Tensor, labels_BN: Tensor, *, by: str = "samples") -> Tensor:

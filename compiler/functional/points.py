@@ -74,11 +74,39 @@ def distance_decode(
         ltrb_BN4 = ltrb_BN4 * points["stride"][:, None]
     xy_N2 = points["xy"]
     boxes_BN4 = torch.cat((xy_N2 - ltrb_BN4[..., :2], xy_N2 + ltrb_BN4[..., 2:]), -1)
-    if clip:
+    return _clipped(boxes_BN4, image) if clip else boxes_BN4
+
+
+def _clipped(boxes_BN4: Tensor, image: dict[str, Tensor] | None) -> Tensor:
+    assert image is not None
+    limit_B14 = image["size"].flip(-1).repeat(1, 2)[:, None].to(boxes_BN4.dtype)
+    return torch.minimum(boxes_BN4.clamp(min=0), limit_B14)
+
+
+def center_decode(
+    points: dict[str, Tensor],
+    shift: Tensor | list[Tensor],
+    size: Tensor | list[Tensor],
+    image: dict[str, Tensor] | None = None,
+    *,
+    unit: str = "stride",
+    clip: bool = False,
+) -> Tensor:
+    """Boxes [B, N, 4] (xyxy, pixels) from the way to their centre, in strides, and their width and height.
+
+    `shift` and `size` are [B, N, 2] or maps [B, 2, H, W] of all levels. `unit` says what sizes count in:
+    "stride", "pixel", or "image", the content's width and height.
+    """
+    shift_BN2, size_BN2 = flat(shift, 2).float(), flat(size, 2).float()
+    stride_N1 = points["stride"][:, None]
+    if unit == "image":
         assert image is not None
-        limit_B14 = image["size"].flip(-1).repeat(1, 2)[:, None].to(boxes_BN4.dtype)
-        boxes_BN4 = torch.minimum(boxes_BN4.clamp(min=0), limit_B14)
-    return boxes_BN4
+        size_BN2 = size_BN2 * image["size"].flip(-1)[:, None].to(size_BN2.dtype)
+    elif unit == "stride":
+        size_BN2 = size_BN2 * stride_N1
+    center_BN2 = points["xy"] + shift_BN2 * stride_N1
+    boxes_BN4 = torch.cat((center_BN2 - size_BN2 / 2, center_BN2 + size_BN2 / 2), -1)
+    return _clipped(boxes_BN4, image) if clip else boxes_BN4
 
 
 def distances_to(points_N2: Tensor, boxes_BG4: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -29,6 +29,8 @@ def class_nms(
     agnostic: bool,
     min_size: float,
     anchors: int,
+    best_class: bool = False,
+    rows: bool = False,
 ) -> dict[str, Tensor]:
     """`ClassNMS`: threshold, top-k, suppression within each class; see `compiler.ops.post.ClassNMS`.
 
@@ -37,12 +39,13 @@ def class_nms(
         scores: [B, N, C] (C + 1 with `background`, which comes last); or maps [B, A * C, H, W].
 
     Returns:
-        `boxes` [B, keep, 4], `scores`, `labels` int64, `valid` [B, keep], by descending score.
+        `boxes` [B, keep, 4], `scores`, `labels` int64, `valid` [B, keep], by descending score; with `rows` also
+        `index` [B, keep] int64 into N.
     """
     valid_BN = None
     if isinstance(boxes, dict):
         boxes, valid_BN = boxes["boxes"], boxes["valid"]
-    labels_BN = None
+    labels_BN = index_BM = None
     if isinstance(scores, list):
         if per_level:
             scores, labels_BN, index_BM = best_of_levels(scores, anchors, per_level)
@@ -52,6 +55,8 @@ def class_nms(
     scores = activate(scores, activation)
     if background:
         scores = scores[..., :-1]
+    if best_class:
+        scores = scores.masked_fill(scores < scores.amax(-1, keepdim=True), -torch.inf)
     if min_size > 0:
         ok = large_enough(boxes, min_size)
         scores = scores.masked_fill(~(ok if ok.dim() == scores.dim() else ok[..., None]), -torch.inf)
@@ -66,7 +71,10 @@ def class_nms(
         pre_topk=before,
         class_agnostic=agnostic,
     )
-    return {"boxes": found.boxes, "scores": found.scores, "labels": found.labels, "valid": found.valid}
+    result = {"boxes": found.boxes, "scores": found.scores, "labels": found.labels, "valid": found.valid}
+    if rows:
+        result["index"] = found.index if index_BM is None else index_BM.gather(1, found.index)
+    return result
 
 
 def activate(scores: Tensor, activation: str) -> Tensor:
@@ -115,19 +123,34 @@ def best_of_levels(scores: list[Tensor], anchors: int, k: int) -> tuple[Tensor, 
 
 
 def top_k(
-    logits_BNC: Tensor, boxes_BN4: Tensor, *, keep: int, score: float, activation: str
+    logits_BNC: Tensor,
+    boxes_BN4: Tensor,
+    *,
+    keep: int,
+    score: float,
+    activation: str,
+    background: bool = False,
+    best_class: bool = False,
 ) -> dict[str, Tensor]:
     """`TopK`: the `keep` best pairs of box and class, without suppression.
 
     Args:
-        logits_BNC: one column a class. boxes_BN4: a box for each row.
+        logits_BNC: one column a class, and with `background` one more. boxes_BN4: a box for each row.
+        best_class: only the best class of each box takes part.
 
     Returns:
         Detections; `valid` where the score is above `score`.
     """
     scores_BNC = activate(logits_BNC, activation)
+    if background:
+        scores_BNC = scores_BNC[..., :-1]
+    if best_class:
+        best_BN, label_BN = scores_BNC.max(-1)
+        top_BK, row_BK = topk_padded(best_BN, keep, -torch.inf)
+        pair_BK = row_BK * scores_BNC.shape[-1] + label_BN.gather(1, row_BK)
+    else:
+        top_BK, pair_BK = topk_padded(scores_BNC.flatten(1), keep, -torch.inf)
     classes = scores_BNC.shape[-1]
-    top_BK, pair_BK = topk_padded(scores_BNC.flatten(1), keep, -torch.inf)
     valid_BK = top_BK > score
     return {
         "boxes": take_rows(boxes_BN4, pair_BK // classes) * valid_BK[..., None],

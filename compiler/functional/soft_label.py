@@ -40,7 +40,8 @@ def dynamic_soft_label(
 
     Returns:
         labels [B, N] int64 (-1 is background), scores [B, N, C] (the IoU at the label, else 0), boxes
-        [B, N, 4], weight [B, N] (the IoU of positives, else 0), total [] (the sum of weights). No gradient.
+        [B, N, 4], weight [B, N] (the IoU of positives, else 0), total [] (the sum of weights), index [B, N]
+        int64 (which truth, -1: none). No gradient.
     """
     from detc.nativeops import ops
 
@@ -67,4 +68,5 @@ def dynamic_soft_label(
         "boxes": take_boxes(gt_BG4, gt_BN),
         "weight": quality_BN,
         "total": quality_BN.sum(),
+        "index": index_BN,
     }

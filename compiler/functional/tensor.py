@@ -23,6 +23,22 @@ def resize_like(x_BChw: Tensor, like_BDHW: Tensor, mode: str = "nearest") -> Ten
     return F.interpolate(x_BChw, size=size, mode=mode, align_corners=False)
 
 
+def aligned_upsample(x_BChw: Tensor, factor: int) -> Tensor:
+    """`x` enlarged by `factor`: bilinear, output j at (j - factor // 2) / factor, borders repeated.
+
+    The "aligned bilinear" of CondInst (Tian et al., 2020): positions are counted from pixel corners, as the
+    points of its levels are.
+    """
+    if factor == 1:
+        return x_BChw
+    h, w = x_BChw.shape[-2:]
+    wide = F.pad(x_BChw, (0, 1, 0, 1), mode="replicate")
+    wide = F.interpolate(wide, size=(factor * h + 1, factor * w + 1), mode="bilinear", align_corners=True)
+    shift = factor // 2
+    wide = F.pad(wide, (shift, 0, shift, 0), mode="replicate")
+    return wide[:, :, : factor * h, : factor * w]
+
+
 def concat(*inputs: Tensor, dim: int = 1) -> Tensor:
     """The inputs one after the other along `dim`."""
     return torch.cat(inputs, dim)

@@ -118,6 +118,18 @@ class Sqrt(_Elementwise):
     function = "torch:sqrt"
 
 
+class Power(_Elementwise):
+    """x to the power `exponent`; for exponents that are not whole numbers, x must not be negative."""
+
+    module = ""
+    name = "pow"
+    function = "torch:pow"
+    exponent: float
+
+    def _kwargs(self) -> dict[str, Any]:
+        return {"exponent": self.exponent}
+
+
 class Log(_Elementwise):
     """The natural logarithm."""
 

@@ -22,6 +22,7 @@ def _centered_targets(n: DimLike) -> Struct:
         centerness=tensor(BATCH, n),
         positive=tensor(BATCH, n),
         total=tensor(),
+        index=tensor(BATCH, n, dtype="int64"),
     )
 
 
@@ -33,7 +34,7 @@ class FCOSAssign(Op):
     `inclusive`. `radius` narrows an object to so many strides around its centre.
 
     Gives `labels` [B, N] (-1: background), `boxes` [B, N, 4], `centerness` [B, N] (0 for background),
-    `positive` [B, N] (1 or 0) and `total`, the number of positives.
+    `positive` [B, N] (1 or 0), `total`, the number of positives, and `index` [B, N], which truth (-1: none).
     """
 
     module = "std.dense"
@@ -84,7 +85,8 @@ class DynamicSoftLabel(Op):
     """RTMDet's assigner (Lyu et al., 2022): dynamic k from IoU, soft labels, a soft centre prior.
 
     Gives `labels` [B, N] (-1: background), `scores` [B, N, C] (the IoU with the object at its class),
-    `boxes` [B, N, 4], `weight` [B, N] (the IoU, 0 for background) and `total`, the sum of the weights.
+    `boxes` [B, N, 4], `weight` [B, N] (the IoU, 0 for background), `total`, the sum of the weights, and `index`
+    [B, N], which truth (-1: none).
     """
 
     module = "std.dense"
@@ -107,6 +109,7 @@ class DynamicSoftLabel(Op):
             boxes=tensor(BATCH, n, 4, kind="boxes"),
             weight=tensor(BATCH, n),
             total=tensor(),
+            index=tensor(BATCH, n, dtype="int64"),
         )
 
     def torch(  # type: ignore[override]

@@ -43,8 +43,9 @@ def same_rows(pred: Tensor, target: Tensor) -> None:
 class CrossEntropy(Op):
     """Cross entropy of class scores.
 
-    The softmax form takes C + 1 columns, background last. With `sigmoid` each of C columns is a yes-or-no
-    question of its own and no column stands for background.
+    The softmax form takes C + 1 columns, background last; without `background` there is no such column, and
+    background rows do not count. With `sigmoid` each of C columns is a yes-or-no question of its own.
+    `background_weight` is what a background row counts, in the sum and in the number of samples.
     """
 
     module = "std.losses"
@@ -52,8 +53,10 @@ class CrossEntropy(Op):
     inputs = (Port("logits", Tensor), Port("labels", Tensor))
 
     sigmoid: bool = False
+    background: bool = True
     average: Average = "samples"
     smoothing: float = Field(default=0.0, ge=0, lt=1)
+    background_weight: float = Field(default=1.0, ge=0)
 
     def infer(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Scores [B, N, C] and labels [B, N] to a scalar."""
@@ -66,7 +69,11 @@ class CrossEntropy(Op):
         """torch's cross entropy, masked and averaged."""
         if self.sigmoid:
             return Function("detc.compiler.functional.losses:sigmoid_cross_entropy", {"by": self.average})
-        kwargs = {"by": self.average, "smoothing": self.smoothing}
+        kwargs: dict[str, object] = {"by": self.average, "smoothing": self.smoothing}
+        if not self.background:
+            kwargs["background"] = False
+        if self.background_weight != 1.0:
+            kwargs["background_weight"] = self.background_weight
         return Function("detc.compiler.functional.losses:cross_entropy", kwargs)
 
 

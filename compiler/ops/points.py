@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from detc.compiler.dims import Dim
@@ -72,6 +74,52 @@ class DistanceDecode(Op):
         """Additions and one concatenation."""
         kwargs = {name: True for name in ("by_stride", "clip") if getattr(self, name)}
         return Function("detc.compiler.functional.points:distance_decode", kwargs)
+
+
+class CenterDecode(Op):
+    """Boxes from their centres and sizes: the code of the YOLO line (Redmon & Farhadi, 2018; Ge et al., 2021).
+
+    `shift` is the way from a point to the centre, in strides of its level. `size` is width and height: in
+    strides, in pixels, or as fractions of the image's content (the fourth input). `clip` limits boxes to it.
+    """
+
+    module = "std.dense"
+    inputs = (
+        Port("points", Struct, kinds=("points",)),
+        Port("shift", (Tensor, Pyramid)),
+        Port("size", (Tensor, Pyramid)),
+        Port("image", Image, optional=True),
+    )
+
+    unit: Literal["stride", "pixel", "image"] = "stride"
+    clip: bool = False
+
+    def infer(
+        self,
+        points: Struct,
+        shift: Tensor | Pyramid,
+        size: Tensor | Pyramid,
+        image: Image | None = None,
+    ) -> Tensor:
+        """[B, N, 4] boxes."""
+        if image is None and (self.clip or self.unit == "image"):
+            what = "clip = true" if self.clip else 'unit = "image"'
+            raise Mismatch(
+                f"CenterDecode({what}) needs the image as its fourth input",
+                param="clip" if self.clip else "unit",
+            )
+        n = point_count(points)
+        check_predictions("shifts", shift, 2, n, 1)
+        check_predictions("sizes", size, 2, n, 2)
+        return tensor(BATCH, n, LTRB, kind="boxes")
+
+    def torch(  # type: ignore[override]
+        self, points: Struct, shift: Type, size: Type, image: Image | None = None
+    ) -> Function:
+        """Additions and one concatenation."""
+        return Function(
+            "detc.compiler.functional.points:center_decode", {"unit": self.unit, "clip": self.clip}
+        )
 
 
 def point_count(points: Struct) -> Dim:

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from detc.compiler.dims import Dim, dim
 from detc.compiler.ops.base import Function, Op, Port
 from detc.compiler.ops.boxes import boxes_of
-from detc.compiler.types import Mismatch, Pyramid, Struct, Tensor, Type, detections
+from detc.compiler.types import BATCH, Mismatch, Pyramid, Struct, Tensor, Type, detections, tensor
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
@@ -26,6 +26,8 @@ class ClassNMS(Op):
     per_level: first only the best pairs of each level (pyramids), 0 for all.
     agnostic: boxes of different classes suppress each other too.
     min_size: boxes need sides of at least so many pixels. anchors: A, boxes of one position.
+    best_class: a box counts for its best class only. rows: detections carry `index` [B, keep], their rows among
+    the boxes, so that other predictions of the same rows can be taken with `Take`.
     """
 
     module = "std.post"
@@ -41,13 +43,18 @@ class ClassNMS(Op):
     agnostic: bool = False
     min_size: float = Field(default=0.0, ge=0)
     anchors: PositiveInt = 1
+    best_class: bool = False
+    rows: bool = False
 
     def infer(self, boxes: Tensor | Struct, scores: Tensor | Pyramid) -> Struct:
         """Boxes [B, N, 4] (or [B, N, C, 4]) and scores to detections [B, keep]."""
         places = boxes_of(boxes)
+        if self.best_class and self.per_level:
+            raise Mismatch("`best_class` and `per_level` exclude each other", param="best_class")
+        found = detections(self.keep, **self._index())
         if isinstance(scores, Pyramid):
             self._check_pyramid(places, scores)
-            return detections(self.keep)
+            return found
         if self.per_level:
             raise Mismatch("`per_level` needs a pyramid of scores", param="per_level")
         if len(scores.shape) != 3:
@@ -63,7 +70,10 @@ class ClassNMS(Op):
                     code="DET0303",
                     inputs=((0, f"{places}"), (1, f"{scores}")),
                 )
-        return detections(self.keep)
+        return found
+
+    def _index(self) -> dict[str, Tensor]:
+        return {"index": tensor(BATCH, self.keep, dtype="int64")} if self.rows else {}
 
     def _check_pyramid(self, boxes: Tensor, scores: Pyramid) -> None:
         for m in scores.maps:
@@ -107,12 +117,17 @@ class ClassNMS(Op):
                 "agnostic": self.agnostic,
                 "min_size": self.min_size,
                 "anchors": self.anchors,
+                "best_class": self.best_class,
+                "rows": self.rows,
             },
         )
 
 
 class TopK(Op):
-    """The `keep` best pairs of box and class without suppression, as in detectors that learn to be unique."""
+    """The `keep` best pairs of box and class without suppression, as in detectors that learn to be unique.
+
+    With `background` the last column is no class. best_class: a box counts for its best class only.
+    """
 
     module = "std.post"
     inputs = (Port("logits", Tensor), Port("boxes", Tensor, kinds=("boxes",)))
@@ -120,6 +135,8 @@ class TopK(Op):
     keep: PositiveInt = 300
     score: float = Field(default=0.0, ge=0)
     activation: Activation = "sigmoid"
+    background: bool = False
+    best_class: bool = False
 
     def infer(self, logits: Tensor, boxes: Tensor) -> Struct:
         """Logits [B, N, C] and boxes [B, N, 4] to detections [B, keep]."""
@@ -135,5 +152,10 @@ class TopK(Op):
         """`topk` over all pairs."""
         return Function(
             "detc.compiler.functional.post:top_k",
-            {"keep": self.keep, "score": self.score, "activation": self.activation},
+            {
+                "keep": self.keep,
+                "score": self.score,
+                "activation": self.activation,
+                **{name: True for name in ("background", "best_class") if getattr(self, name)},
+            },
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from detc.compiler.dims import Dim, dim
 from detc.compiler.ops.base import Function, Op, Port
-from detc.compiler.types import Mismatch, Tensor
+from detc.compiler.types import Map, Mismatch, Tensor
 
 
 def size_along(x: Tensor, axis: int) -> Dim:
@@ -98,3 +98,35 @@ class Roll(Op):
     def torch(self, x: Tensor) -> Function:  # type: ignore[override]
         """`roll`."""
         return Function("torch:roll", {"shifts": self.shift, "dims": self.dim})
+
+
+class Channels(Op):
+    """Channels `start` to `stop` (not included, to the end by default) of a map, every `step`-th of them.
+
+    `Channels(step = 2)` and `Channels(1, step = 2)` are the halves of ShuffleNet's channel shuffle.
+    """
+
+    module = "std.ops"
+    channels_from = "stop"
+    inputs = (Port("x", Map),)
+
+    start: NonNegativeInt = 0
+    stop: PositiveInt | None = None
+    step: PositiveInt = 1
+
+    def infer(self, x: Map) -> Map:
+        """[B, C, H, W] to [B, C', H, W]."""
+        stop = x.channels if self.stop is None else self.stop
+        if stop > x.channels or self.start >= stop:
+            raise Mismatch(
+                f"there are no channels {self.start} .. {stop} among {x.channels}",
+                code="DET0302",
+                inputs=((0, f"{x.channels} channels come from here"),),
+                param="stop" if self.stop is not None and stop > x.channels else "start",
+            )
+        return x.with_channels(len(range(self.start, stop, self.step)))
+
+    def torch(self, x: Map) -> Function:  # type: ignore[override]
+        """A slice."""
+        kwargs = {"start": self.start, "stop": self.stop, "dim": 1, "step": self.step}
+        return Function("detc.compiler.functional.reshape:cut", kwargs)

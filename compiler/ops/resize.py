@@ -13,13 +13,17 @@ from detc.compiler.types import Map
 
 
 class Upsample(Op):
-    """Enlarges a map by a whole factor. "bilinear" samples at pixel centres (half-pixel rule)."""
+    """Enlarges a map by a whole factor.
+
+    "bilinear" samples at pixel centres (half-pixel rule). "aligned" (AdelaiDet's) takes a pixel for its corner:
+    output j lies at (j - factor // 2) / factor.
+    """
 
     module = "std.ops"
     inputs = (Port("x", Map),)
 
     factor: PositiveInt = 2
-    mode: Literal["nearest", "bilinear"] = "nearest"
+    mode: Literal["nearest", "bilinear", "aligned"] = "nearest"
 
     def infer(self, x: Map) -> Map:
         """[B, C, H, W] to [B, C, factor H, factor W]."""
@@ -28,6 +32,8 @@ class Upsample(Op):
 
     def torch(self, x: Map) -> Function:  # type: ignore[override]
         """`interpolate` by a factor."""
+        if self.mode == "aligned":
+            return Function("detc.compiler.functional.tensor:aligned_upsample", {"factor": self.factor})
         kwargs: dict[str, object] = {"scale_factor": float(self.factor), "mode": self.mode}
         if self.mode == "bilinear":
             kwargs["align_corners"] = False

@@ -27,8 +27,16 @@ def test_boxes_come_back() -> None:
     image = torch.zeros(1, 3, 100, 200, dtype=torch.uint8)
     _, fit = letterbox(image, (64, 64), [0.0])
     assert fit.tolist() == [32, 64]
-    boxes = torch.tensor([[[8.0, 4.0, 16.0, 70.0]]])
-    torch.testing.assert_close(unletterbox(boxes, image, fit), torch.tensor([[[25.0, 12.5, 50.0, 100.0]]]))
+    boxes = torch.tensor([[[8.0, 4.0, 16.0, 32.0], [-1.0, 0.0, 65.0, 30.0]]])
+    back = torch.tensor([[[25.0, 12.5, 50.0, 100.0], [-3.125, 0.0, 203.125, 93.75]]])
+    torch.testing.assert_close(unletterbox(boxes, image, fit), back)
+
+
+def test_boxes_that_end_at_the_border_still_do() -> None:
+    image = torch.zeros(1, 3, 97, 311, dtype=torch.uint8)
+    _, fit = letterbox(image, (640, 640), [0.0])
+    border = torch.tensor([[[0.0, 0.0, float(fit[1]), float(fit[0])]]])
+    assert unletterbox(border, image, fit).tolist() == [[[0.0, 0.0, 311.0, 97.0]]]
 
 
 def test_dynamic_graphs_pad_only() -> None:
