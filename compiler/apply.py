@@ -94,7 +94,8 @@ def _apply_node(frame: Frame, node: NodeHandle, inputs: Inputs, origin: Origin) 
     if node.component:
         from detc.compiler.frame import Frame as NewFrame
 
-        return frame.ctx.run(NewFrame(node.instance(frame), frame, origin), inputs)
+        with frame.ctx.evaluating(node.frozen):
+            return frame.ctx.run(NewFrame(node.instance(frame), frame, origin), inputs)
     op = node.op(frame)
     return apply_op(frame, op, inputs, origin, node if op.weighted else None)
 
@@ -174,7 +175,8 @@ def apply_op(frame: Frame, op: Op, inputs: Inputs, origin: Origin, node: NodeHan
     if op.phase == "train" and ctx.phase == "infer" and not ctx.testing:
         raise error("DET0501", f"{op.name} makes sense only in training", origin, "used outside of `train`")
     result = _with_origin(result, op, types, origin, ctx)
-    given = tuple(t for t in types if t is not None)
+    # weights are made for what is always there, whether or not an application also passes a mask
+    given = tuple(t for (port, _), t in zip(bound, types, strict=True) if t is not None and not port.optional)
     base = node.path if node is not None else f"{frame.path}.{op.name}" if frame.path else op.name
     if node is not None and ctx.generation is not None:
         op = generated.twin(ctx.generation, op, node, given)

@@ -138,6 +138,9 @@ class NodeArray:
         )
 
 
+    def __str__(self) -> str:
+        return f"nodes `{self.name}[…]`"
+
 def make_handle(
     frame: Frame, stmt: ast.NodeStmt, name: str, index: tuple[int, ...], scope: Scope
 ) -> NodeHandle:

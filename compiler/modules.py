@@ -102,6 +102,7 @@ class Loader:
         self._files: dict[Path, Module] = {}
         self._named: dict[str, Module | None] = {}
         self._loading: list[tuple[Path, str]] = []
+        self._waiting: dict[str, list[tuple[Path, str]]] = {}
 
     def text(self, text: str, name: str = "<text>", path: str | None = None) -> Module:
         """A module of a text in memory."""
@@ -154,7 +155,7 @@ class Loader:
         if item.alias is not None:
             self._bind(module, item.alias, ModuleRef(target.name, target), item.span)
         for name in item.names:
-            found = target.export(name.name)
+            found = target.export(name.name) or self._from_sibling(target, name.name)
             if found is None and (nested := self.named(f"{target.name}.{name.name}")) is not None:
                 found = ModuleRef(nested.name, nested)
             if found is None:
@@ -170,6 +171,20 @@ class Loader:
                 module.broken.add(name.alias)
                 continue
             self._bind(module, name.alias, found, name.span)
+
+    def _from_sibling(self, target: Module, name: str) -> Named | None:
+        """A name of a module of several files that is still being read: one of them imports from another."""
+        waiting = self._waiting.get(target.name, [])
+        while waiting:
+            self._member(target, *waiting.pop(0))
+            if (found := target.export(name)) is not None:
+                return found
+        return None
+
+    def _member(self, target: Module, path: Path, shown: str) -> None:
+        member = self.file(path, target.name, library=True, shown=shown)
+        if all(m is not member for m in target.members):
+            target.members.append(member)
 
     def _bind(self, module: Module, name: str, found: Named, place: Span) -> None:
         if name in module.decls or name in module.imports:
@@ -223,12 +238,12 @@ class Loader:
     def _find(self, name: str) -> Module | None:
         root, *rest = name.split(".")
         if root == "std":
-            base, library = STDLIB, True
+            base = STDLIB
         else:
             spec = find_spec(root) if root.isidentifier() else None
             if spec is None or not spec.submodule_search_locations:
                 return Module(name) if name in primitives.modules() else None
-            base, library = Path(next(iter(spec.submodule_search_locations))), True
+            base = Path(next(iter(spec.submodule_search_locations)))
         place = base.joinpath(*rest)
         files = [place.with_suffix(".det")] if rest and place.with_suffix(".det").is_file() else []
         if rest and place.is_dir():
@@ -239,9 +254,9 @@ class Loader:
         module = Module(name)
         self._named[name] = module
         shown = [f"{root}/{f.relative_to(base).as_posix()}" for f in files]
-        module.members = [
-            self.file(f, name, library=library, shown=s) for f, s in zip(files, shown, strict=True)
-        ]
+        waiting = self._waiting[name] = list(zip(files, shown, strict=True))
+        while waiting:
+            self._member(module, *waiting.pop(0))
         return module
 
 
