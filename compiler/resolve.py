@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from detc.compiler.build_op import field_names
 from detc.compiler.graph import Arg, DetGraph, Model, Node
 from detc.compiler.primitives import Primitive
-from detc.compiler.spec import DataSpec, NamedStep, Step, TargetSpec, TrainSpec
+from detc.compiler.spec import DataSpec, Follow, NamedStep, Step, TargetSpec, TrainSpec
 from detc.compiler.state import capacity_text, declared_type
 from detc.compiler.values import Wire, show
 
@@ -71,6 +71,7 @@ class _Place:
     leaf: str | None = None
     source: str | None = None
     frozen: bool = False
+    shadow: str | None = None  # the rule of a shadow node
 
 
 def _tree(model: Model) -> _Place:
@@ -88,7 +89,28 @@ def _tree(model: Model) -> _Place:
             place = place.children[part]
         else:
             place.source = text
+    for shadow in model.shadows.values():
+        place, above = _places(root, shadow.path)
+        if place is not None:
+            name = split_path(shadow.path)[-1]
+            place.shadow = _rule_text(shadow.rule, shadow.source.removeprefix(shadow.path[: -len(name)]))
+            above.children[name] = above.children.pop(name)  # behind what it follows
     return root
+
+
+def _places(root: _Place, path: str) -> tuple[_Place | None, _Place]:
+    """The place of a path, or None, and the place that it is in."""
+    place, above = root, root
+    for part in split_path(path):
+        if part not in place.children:
+            return None, above
+        place, above = place.children[part], place
+    return place, above
+
+
+def _rule_text(rule: Follow, source: str) -> str:
+    head, _, rest = primitive_text(rule).partition("(")
+    return f"{head}({source}{', ' if rest != ')' else ''}{rest}"
 
 
 def split_path(path: str) -> list[str]:
@@ -122,6 +144,9 @@ class _Writer:
         """The `node` statements of a place."""
         found = []
         for name, child in place.children.items():
+            if child.shadow is not None:
+                found.append(f"shadow node {name} = {child.shadow}")
+                continue
             made = child.leaf if child.leaf is not None else f"{self.container(child, name)}()"
             source = f" from {show(child.source)}" if child.source is not None else ""
             frozen = "frozen " if child.frozen and child.leaf is not None else ""
@@ -132,6 +157,7 @@ class _Writer:
 def _names(graphs: list[DetGraph]) -> dict[str, str]:
     """A wire name for each node id, the same in both graphs."""
     taken: dict[str, str] = {"image": "image", "truth": "truth", "detections": "detections"}
+    taken |= {n.id: n.id for g in graphs for n in g.nodes() if getattr(n.type, "kind", "") == "view"}
     for graph in graphs:
         carried = [n.id for n in graph.nodes() if n.op is None and n.id.startswith("state.")]
         taken.update((id, id.removeprefix("state.")) for id in carried)
@@ -197,6 +223,7 @@ def model_text(model: Model, name: str = "Model") -> str:
         lines.append(f"  input detections: {capacity_text(model.infer.node('detections').type)}")
     if "truth" in model.train:
         lines.append("  train { input truth: instances }")
+    lines += [f"  train {{ input {view}: view }}" for view in model.views]
     lines += [f"  {n}" for n in root]
     lines += [f"  tie {own} = {other}" for own, other, _ in model.ties]
     for state in model.states.values():

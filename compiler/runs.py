@@ -16,7 +16,7 @@ from detc.compiler.graph import Model
 from detc.compiler.modules import Module
 from detc.compiler.recipe import resolve_train
 from detc.compiler.selectors import matches
-from detc.compiler.spec import DataSpec, TargetSpec, TrainSpec
+from detc.compiler.spec import DataSpec, Sampling, TargetSpec, TrainSpec
 from detc.compiler.targets import resolve_target
 from detc.compiler.types import Map
 from detc.compiler.values import Construct, Labels, Poisoned, TemplateRef, Value, kind_of, show
@@ -197,7 +197,7 @@ class RunResolver:
             else:
                 weights = (source.data, source.origin)
         if data is not None:
-            dataflow.check_pipelines(data, self.report, Origin(place), model.fields)
+            dataflow.check_pipelines(data, self.report, Origin(place), model.fields, model.views)
         if len(self.report.errors) == before:
             self._cross_checks(model, data, train, align, Origin(place))
         if len(self.report.errors) > before:
@@ -254,6 +254,8 @@ class RunResolver:
                             "DET0702", f"the selector `{rule.selector}` matches nothing", rule.origin, label
                         ).diagnostics
                     )
+            if data is not None and data.sample is not None:
+                self._check_shares(data.sample, train, place)
             for switch in train.switches:
                 if data is not None and switch.path == "data.active" and switch.value not in data.pipelines:
                     label = f"{data.name} has: {', '.join(data.pipelines)}" + did_you_mean(
@@ -288,6 +290,24 @@ class RunResolver:
                     severity=WARNING,
                 ).diagnostics
             )
+
+
+    def _check_shares(self, sample: Sampling, train: TrainSpec, place: Origin) -> None:
+        """A batch (of one pass) has to divide into the shares of the sources."""
+        whole, passes = sum(sample.ratio), train.accumulate
+        if train.batch % (whole * passes) == 0:
+            return
+        each = f" ({train.batch // passes} in each of {passes} passes)" if passes > 1 else ""
+        self.report.add(
+            *error(
+                "DET0609",
+                f"a batch of {train.batch} images{each} does not divide into the ratio {list(sample.ratio)}",
+                sample.origin or place,
+                f"{whole} images make one unit",
+                secondary=[(self.exprs["train"].span, f"{train.name} takes {train.batch} images")],
+                help=f"choose a batch that is a multiple of {whole * passes}",
+            ).diagnostics
+        )
 
 
 def parameter_names(model: Model) -> list[str]:

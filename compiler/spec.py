@@ -55,6 +55,15 @@ class Size:
         return f"{self.width}x{self.height}"
 
 
+class Follow(Primitive):
+    """Base of the rules by which a shadow node follows another; see `compiler.shadow`.
+
+    saved: whether checkpoints to predict with hold the shadow's weights. What `--resume` needs is always kept.
+    """
+
+    saved: bool = Field(True, kw_only=True)
+
+
 class DataSource(Primitive):
     """A reader of images (COCO, VOC, YOLO, a folder); concrete ones live in `runtime/data/sources`.
 

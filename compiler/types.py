@@ -172,6 +172,17 @@ def detections(count: DimLike | str, **more: Tensor) -> Struct:
     )
 
 
+def view(image: Image) -> Struct:
+    """One of the ways in which a fan shows images: `image`, the `truth` in it, and the homography `matrix` [B, 3, 3]
+    from the image that came to the fan."""
+    fields = (
+        ("image", image),
+        ("truth", instances(masks=True)),
+        ("matrix", tensor("B", 3, 3, kind="homography")),
+    )
+    return Struct("view", fields)
+
+
 def struct(kind: str, **fields: Type) -> Struct:
     """Shorthand for a struct of one op's own kind."""
     return Struct(kind, tuple(fields.items()))

@@ -36,6 +36,7 @@ CODES: dict[str, str] = {
     "DET0314": "shared node with different shapes",
     "DET0315": "output missing",
     "DET0316": "arithmetic error",
+    "DET0317": "shadow without a node to follow",
     "DET0401": "edit path matches nothing",
     "DET0402": "conflicting edits",
     "DET0403": "incompatible replacement",

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from detc.compiler.primitives import Primitive
-from detc.compiler.spec import Quantity, Rate
+from detc.compiler.spec import Follow, Quantity, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -239,6 +239,28 @@ class Exponential(_Decay):
 
     def factor(self, i: int, clock: Clock) -> float:
         return self.end_ratio ** self._progress(i, clock)
+
+
+# --- shadow nodes ---------------------------------------------------------------------------
+
+
+class Average(Follow):
+    """A shadow node that is the moving average of another: `shadow node teacher = Average(student, decay = 0.999)`.
+
+    It begins as the other node. After each optimiser step `shadow = decay * shadow + (1 - decay) * other`; with
+    `warmup = "ramp"` the decay is at most (1 + step) / (10 + step). Statistics of batch norms are averaged too,
+    or copied with `buffers = "copy"`.
+    """
+
+    module = ""
+    decay: float = Field(0.999, ge=0, lt=1)
+    warmup: Literal["ramp", "none"] = "none"
+    buffers: Literal["average", "copy"] = "average"
+
+    def momentum(self, step: int) -> float:
+        """The share of the other node in update number `step` (from 0)."""
+        decay = self.decay if self.warmup == "none" else min(self.decay, (1 + step) / (10 + step))
+        return 1 - decay
 
 
 # --- hooks -------------------------------------------------------------------------------------

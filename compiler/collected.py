@@ -1,0 +1,87 @@
+"""`loss unsup(weight = 4.0) = (strong.image, pseudo) -> student`: all losses of one application, under one name.
+
+A component that owns losses may be applied several times in training; each application names its losses by
+itself. `only` and `without` choose among them by selector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from detc.compiler.selectors import matches
+from detc.compiler.values import Value, Wire, raw, show
+from detc.dsl.diagnostics import did_you_mean, error
+from detc.dsl.source import Origin
+
+if TYPE_CHECKING:
+    from detc.compiler.frame import Frame
+
+PICKS = ("only", "without")
+
+
+def mark(frame: Frame) -> tuple[int, int]:
+    """How many losses and frames there are before an application."""
+    return len(frame.ctx.graph.losses), len(frame.ctx.frames)
+
+
+def collect(
+    frame: Frame,
+    before: tuple[int, int],
+    value: Value,
+    name: str,
+    weight: float,
+    picks: dict[str, Value],
+    origin: Origin,
+) -> bool:
+    """Rename and weigh the losses that appeared since `before`; False if the value itself is the loss.
+
+    Raises:
+        DetError: DET0503 if the application has no losses, DET0702 if a selector matches none of them.
+    """
+    scalar = isinstance(value.data, Wire) and getattr(value.data.type, "shape", None) == ()
+    if scalar:
+        if picks:
+            key, given = next(iter(picks.items()))
+            message = f"`{key}` chooses among the losses of an application, and this is a single one"
+            raise error("DET0207", message, given.origin, "nothing to choose from")
+        return False
+    losses = frame.ctx.graph.losses
+    new = losses[before[0] :]
+    called = [f for f in frame.ctx.frames[before[1] :] if f.caller is frame]
+    if not new:
+        if called and not isinstance(value.data, Wire):
+            message = f"{called[-1].instance.name} has no losses in training"
+            raise error("DET0503", message, origin, "nothing to learn from here")
+        return False
+    path = called[-1].path if called else ""
+    own = [(x, x.name.removeprefix(f"{path}.")) for x in new]
+    kept = _pick([suffix for _, suffix in own], picks)
+    del losses[before[0] :]
+    for loss, suffix in own:
+        if suffix in kept:
+            frame.ctx.loss(replace(loss, name=f"{name}.{suffix}", weight=loss.weight * weight))
+    return True
+
+
+def _pick(names: list[str], picks: dict[str, Value]) -> list[str]:
+    kept = names
+    for key, value in picks.items():
+        given = raw(value)
+        selectors = given if isinstance(given, list) else [given]
+        if not all(isinstance(s, str) for s in selectors):
+            raise error("DET0301", f"`{key}` wants selectors of losses", value.origin, show(value))
+        for s in selectors:
+            if not any(matches(s, n) for n in names):
+                raise error(
+                    "DET0702",
+                    f"the selector `{s}` matches no loss",
+                    value.origin,
+                    f"the losses are {', '.join(names)}" + did_you_mean(s, names),
+                )
+        hit = [n for n in names if any(matches(s, n) for s in selectors)]
+        kept = [n for n in kept if (n in hit) == (key == "only")]
+    if not kept:
+        key, value = next(iter(picks.items()))
+        raise error("DET0503", f"`{key}` leaves no loss", value.origin, f"the losses are {', '.join(names)}")
+    return kept
