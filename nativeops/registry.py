@@ -16,7 +16,7 @@ import torch
 from detc.nativeops import loader
 
 LIBRARY = torch.library.Library("detc", "FRAGMENT")
-_NAMES: set[str] = set()
+_REFERENCES: dict[str, Callable[..., Any]] = {}
 
 
 def native_op(
@@ -37,7 +37,7 @@ def native_op(
     """
     name = schema.split("(", 1)[0]
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _NAMES.add(name)
+    _REFERENCES[name] = reference
     overload = getattr(torch.ops.detc, name).default
 
     def bootstrap(*args: Any, **kwargs: Any) -> Any:
@@ -59,7 +59,12 @@ def native_op(
 
 def op_names() -> list[str]:
     """Every op that was defined here, backward ones included."""
-    return sorted(_NAMES)
+    return sorted(_REFERENCES)
+
+
+def reference_of(name: str) -> Callable[..., Any]:
+    """The op in pure torch: what its kernels are held to, and what runs where there are none."""
+    return _REFERENCES[name]
 
 
 def has_native_kernel(name: str, device_type: str) -> bool:

@@ -159,17 +159,29 @@ def link_command(host: str, objects: list[Path], cuda: bool) -> list[str]:
             "-Wl,--as-needed",
         ]
     if cuda:
-        folder = Path(nvcc() or "").resolve().parent.parent
-        lib = next(
-            (
-                p
-                for p in (folder / "lib64", folder / "targets/x86_64-linux/lib")
-                if (p / "libcudart_static.a").exists()
-            ),
-            folder,
-        )
-        command += [f"-L{lib}", "-lcudart_static", "-ldl", "-lrt"]
+        command += [f"-L{cudart_folder()}", "-lcudart_static", "-ldl", "-lrt"]
     return [*command, "-lpthread", "-Wl,--exclude-libs,ALL"]
+
+
+@lru_cache
+def cudart_folder() -> Path:
+    """Where the static CUDA runtime of this nvcc lies. nvcc is asked, because what is on the PATH may be a script.
+
+    Raises:
+        NativeBuildError: it is not there.
+    """
+    asked = [nvcc() or "nvcc", "--dryrun", "-x", "cu", "-c", os.devnull, "-o", os.devnull]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    folders = [Path(p) for p in re.findall(r'"-L([^"]+)"', done.stderr + done.stdout)]
+    for top in re.findall(r"^#\$ TOP=(.+)$", done.stderr + done.stdout, re.M):
+        folders += [Path(top) / "lib64", Path(top) / "lib"]
+    for folder in folders:
+        if (folder / "libcudart_static.a").exists():
+            return folder.resolve()
+    raise NativeBuildError(
+        "nvcc has no libcudart_static.a beside it",
+        hint="Install the CUDA toolkit's static runtime (cuda-cudart-dev), or build with DETC_CUDA=0.",
+    )
 
 
 def run_to(command: list[str], output: Path) -> None:

@@ -161,7 +161,8 @@ class Image {
     }
     float sum = 0;
     for (const float v : best_) sum += v;
-    return std::min(std::max<int64_t>(1, static_cast<int64_t>(sum)), points_.size());
+    const float most = static_cast<float>(points_.size());  // sums of broken boxes' overlaps have no bound
+    return sum < most ? std::max<int64_t>(1, static_cast<int64_t>(sum)) : points_.size();
   }
 
   // Gives truth g its k cheapest points.

@@ -5,18 +5,28 @@
 namespace detc::ort {
 namespace {
 
+enum class Family { hard, soft, matrix };
+
 // Inputs: boxes [B, N, 4], scores [B, N, C], and for the labelled form labels [B, N] (C is then 1).
-template <bool labelled>
+template <Family family, bool labelled>
 class BatchedNms {
  public:
   explicit BatchedNms(const Attributes& attributes) {
     args_.dtype = DType::f32;
-    args_.method = NmsMethod::hard;
     args_.iou_threshold = attributes.number("iou_threshold");
     args_.score_threshold = args_.min_score = attributes.number("score_threshold");
     args_.keep = attributes.integer("keep");
     args_.pre_topk = attributes.integer("pre_topk");
     args_.class_agnostic = attributes.integer("class_agnostic") != 0;
+    args_.method = NmsMethod::hard;
+    if (family == Family::hard) return;
+    args_.sigma = attributes.number("sigma");
+    args_.min_score = attributes.number("min_score");
+    const bool gaussian = attributes.integer("gaussian") != 0;
+    if (family == Family::soft)
+      args_.method = gaussian ? NmsMethod::soft_gaussian : NmsMethod::soft_linear;
+    else
+      args_.method = gaussian ? NmsMethod::matrix_gaussian : NmsMethod::matrix_linear;
   }
 
   void compute(Context& context) const {
@@ -61,8 +71,16 @@ class BatchedNms {
 };
 
 const std::vector<Type> kOutputs{kFloat, kFloat, kInt64, kInt64, kBool};
-const bool added = add<BatchedNms<false>>("BatchedNMS", {kFloat, kFloat}, kOutputs) &&
-                   add<BatchedNms<true>>("BatchedNMSLabelled", {kFloat, kFloat, kInt64}, kOutputs);
+
+template <Family family>
+bool add_family(const char* name) {
+  const std::string labelled = std::string(name) + "Labelled";
+  return add<BatchedNms<family, false>>(name, {kFloat, kFloat}, kOutputs) &&
+         add<BatchedNms<family, true>>(labelled.c_str(), {kFloat, kFloat, kInt64}, kOutputs);
+}
+
+const bool added = add_family<Family::hard>("BatchedNMS") && add_family<Family::soft>("BatchedSoftNMS") &&
+                   add_family<Family::matrix>("BatchedMatrixNMS");
 
 }  // namespace
 }  // namespace detc::ort

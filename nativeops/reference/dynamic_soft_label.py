@@ -26,6 +26,9 @@ def dynamic_soft_label(
     iou_weight: float,
 ) -> tuple[Tensor, Tensor]:
     """See ``detc.nativeops.ops.dynamic_soft_label``; here every argument is required."""
+    if truth_BG4.shape[1] == 0 or points_N2.shape[0] == 0:
+        none_BN = torch.full(logits_BNC.shape[:2], -1, dtype=torch.int64, device=logits_BNC.device)
+        return none_BN, logits_BNC.new_zeros(none_BN.shape)
     usable_BGN = _usable(points_N2, truth_BG4, valid_BG)
     iou_BGN = torch.where(usable_BGN, _iou(truth_BG4, boxes_BN4), 0.0)
     labels_BG = torch.where(valid_BG, labels_BG, 0)
@@ -34,10 +37,11 @@ def dynamic_soft_label(
         - iou_weight * torch.log(iou_BGN + 1e-7)
         + _center_cost(points_N2, strides_N, truth_BG4, radius)
     )
-    cost_BGN = torch.where(usable_BGN, cost_BGN, torch.inf)
+    cost_BGN = torch.where(usable_BGN & ~cost_BGN.isnan(), cost_BGN, torch.inf)
 
     k = min(topk, iou_BGN.shape[-1])
-    count_BG1 = iou_BGN.topk(k, dim=-1).values.sum(-1, keepdim=True).int().clamp(min=1)
+    sum_BG1 = iou_BGN.nan_to_num(0.0, posinf=torch.inf).topk(k, dim=-1).values.sum(-1, keepdim=True)
+    count_BG1 = sum_BG1.clamp(1, k).int()
     cheap_BGK, index_BGK = cost_BGN.topk(k, dim=-1, largest=False)
     taken_BGK = (torch.arange(k, device=cheap_BGK.device) < count_BG1) & (cheap_BGK < torch.inf)
     claims_BN, owner_BN = _claims(index_BGK, taken_BGK, cost_BGN.shape[-1])

@@ -205,7 +205,7 @@ def multilevel_roi_align_backward(
     )
     P, Q = grad.shape[-2:]
     return _backward(
-        grad.reshape(-1, *grad.shape[2:]),
+        grad.flatten(0, 1),
         features,
         images,
         boxes,

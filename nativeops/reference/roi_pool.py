@@ -58,6 +58,8 @@ def roi_pool_backward(grad: Tensor, feature: Tensor, rois_R5: Tensor, argmax: Te
     B, C, H, W = feature.shape
     wide = torch.float64 if grad.dtype == torch.float64 else torch.float32
     out = torch.zeros(B, C, H * W, dtype=wide, device=grad.device)
+    if out.numel() == 0:
+        return feature.new_zeros(feature.shape)
     found = argmax >= 0
     usable = rois_R5.isfinite().all(1) & (rois_R5[:, 0] >= 0) & (rois_R5[:, 0] < B)
     image = rois_R5[:, 0].where(usable, 0.0).long()[:, None, None, None].expand_as(argmax)

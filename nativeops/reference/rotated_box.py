@@ -26,7 +26,7 @@ def pairwise_rotated_iou(a_N5: Tensor, b_M5: Tensor) -> Tensor:
 def aligned_rotated_iou(a_P5: Tensor, b_P5: Tensor) -> Tensor:
     """IoU of P pairs: ``[P]``; 0 where a box has no area or a number is not finite."""
     a, b = a_P5.double(), b_P5.double()
-    good = a.isfinite().all(1) & b.isfinite().all(1) & (a[:, 2:4] > 0).all(1) & (b[:, 2:4] > 0).all(1)
+    good = _sound(a) & _sound(b)
     square = a.new_tensor([0.0, 0.0, 1.0, 1.0, 0.0])
     a, b = a.where(good[:, None], square), b.where(good[:, None], square)
     a, b = (
@@ -40,6 +40,12 @@ def aligned_rotated_iou(a_P5: Tensor, b_P5: Tensor) -> Tensor:
     inter = _area(points, is_corner)
     area_a, area_b = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
     return torch.where(good, (inter / (area_a + area_b - inter)).clamp(0, 1), 0.0).to(a_P5.dtype)
+
+
+def _sound(boxes_P5: Tensor) -> Tensor:
+    """Boxes with an area, and with angles that still mean something."""
+    sides, angle = boxes_P5[:, 2:4], boxes_P5[:, 4]
+    return boxes_P5.isfinite().all(1) & (sides > 0).all(1) & (sides.prod(1) < 1e300) & (angle.abs() < 1e15)
 
 
 def _corners(boxes_P5: Tensor) -> Tensor:
@@ -67,7 +73,8 @@ def _crossings(a_P42: Tensor, b_P42: Tensor) -> tuple[Tensor, Tensor]:
     s = (gap[..., 0] * b1[..., 1] - gap[..., 1] * b1[..., 0]) / det
     t = (gap[..., 0] * a1[..., 1] - gap[..., 1] * a1[..., 0]) / det
     crosses = ~parallel & (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
-    return (a0 + s[..., None] * a1).flatten(1, 2), crosses.flatten(1)
+    at = (a0 + s[..., None] * a1).where(crosses[..., None], 0.0)
+    return at.flatten(1, 2), crosses.flatten(1)
 
 
 def _area(points_PK2: Tensor, used_PK: Tensor) -> Tensor:

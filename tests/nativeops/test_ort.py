@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from detc.nativeops import build, loader, onnx_bodies, ops, ort
+from detc.nativeops.ops.nms import METHODS
 from tests.nativeops.op_checks import random_boxes, require_native
 
 
@@ -113,12 +114,49 @@ def test_batched_nms(agnostic: bool, pre_topk: int, keep: int, tmp_path: Path) -
     check_both_roads(detect, (random_boxes(2, 60), torch.rand(2, 60, 3)), {"BatchedNMS"}, tmp_path)
 
 
-def test_batched_nms_with_labels(tmp_path: Path) -> None:
-    def detect(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        return tuple(ops.batched_nms(boxes, scores, labels=labels, iou_threshold=0.6, keep=30))
+NODES = {"hard": "BatchedNMS", "soft": "BatchedSoftNMS", "matrix": "BatchedMatrixNMS"}
 
-    inputs = (random_boxes(2, 50), torch.rand(2, 50), torch.randint(0, 5, (2, 50)))
-    check_both_roads(detect, inputs, {"BatchedNMSLabelled"}, tmp_path)
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batched_nms_with_labels(method: str, tmp_path: Path) -> None:
+    def detect(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        return tuple(ops.batched_nms(boxes, scores, labels=labels, iou_threshold=0.6, keep=30, method=method))
+
+    inputs = (random_boxes(2, 50), torch.rand(2, 50), torch.randint(-1, 5, (2, 50)))
+    check_both_roads(detect, inputs, {NODES[method.split("_")[0]] + "Labelled"}, tmp_path)
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_decaying_nms(method: str, agnostic: bool, tmp_path: Path) -> None:
+    def detect(boxes: Tensor, scores: Tensor) -> tuple[Tensor, ...]:
+        return tuple(
+            ops.batched_nms(
+                boxes,
+                scores,
+                iou_threshold=0.3,
+                score_threshold=0.2,
+                keep=60,
+                pre_topk=90,
+                class_agnostic=agnostic,
+                method=method,
+                sigma=0.7,
+                min_score=0.15,
+            )
+        )
+
+    boxes = random_boxes(2, 60)
+    boxes[0, :3, 2:] = boxes[0, :3, :2]  # points
+    check_both_roads(detect, (boxes, torch.rand(2, 60, 3)), {NODES[method.split("_")[0]]}, tmp_path)
+
+
+def test_rotated_boxes_have_no_form(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="rotated boxes has no ONNX form"):
+        export(
+            lambda b, s: tuple(ops.batched_nms(b, s, iou_threshold=0.5, keep=4)),
+            (torch.rand(1, 5, 5), torch.rand(1, 5, 2)),
+            tmp_path / "m.onnx",
+        )
 
 
 @pytest.mark.parametrize("levels", [1, 4])
@@ -144,11 +182,13 @@ def test_multilevel_roi_align(levels: int, aligned: bool, ratio: int, tmp_path: 
     check_both_roads(pool, inputs, {f"MultilevelRoiAlign{levels}"}, tmp_path)
 
 
-def test_empty_and_odd_inputs_in_the_native_kernel(tmp_path: Path) -> None:
-    """Shapes known only at run time: no boxes, no images, NaN scores."""
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_empty_and_odd_inputs(method: str, native: bool, tmp_path: Path) -> None:
+    """Shapes known only at run time: no boxes, no images, NaN scores; on both roads."""
 
     def detect(boxes: Tensor, scores: Tensor) -> tuple[Tensor, ...]:
-        return tuple(ops.batched_nms(boxes, scores, iou_threshold=0.5, keep=4))
+        return tuple(ops.batched_nms(boxes, scores, iou_threshold=0.5, keep=4, method=method))
 
     batch, boxes = torch.export.Dim("batch"), torch.export.Dim("boxes")
     program = torch.export.export(
@@ -164,18 +204,19 @@ def test_empty_and_odd_inputs_in_the_native_kernel(tmp_path: Path) -> None:
         verbose=False,
     )
     assert made is not None
-    onnx_bodies.attach(made.model_proto)
-    onnx.save(made.model_proto, str(tmp_path / "d.onnx"))
-    session = ort.ort_session(tmp_path / "d.onnx", native=True)
+    model = made.model_proto
+    onnx_bodies.attach(model)
+    onnx.save(model, str(tmp_path / "d.onnx"))
+    session = ort.ort_session(tmp_path / "d.onnx", native=native)
     names = [i.name for i in session.get_inputs()]
-    for shape in ((2, 0), (0, 5), (1, 9)):
+    for shape in ((2, 0), (0, 5), (0, 0), (1, 9)):
         scores = torch.rand(*shape, 3)
         if scores.numel():
             scores[0, 0] = float("nan")
         inputs = (random_boxes(*shape), scores)
         outputs = session.run(None, {n: x.numpy() for n, x in zip(names, inputs, strict=True)})
         for got, expected in zip(outputs, detect(*inputs), strict=True):
-            np.testing.assert_array_equal(got, expected.numpy())
+            np.testing.assert_allclose(got, expected.numpy(), atol=1e-5)
 
 
 def test_session_says_when_there_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
