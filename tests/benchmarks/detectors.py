@@ -134,7 +134,9 @@ def our_call(pair: Pair, part: str, size: tuple[int, int]) -> Callable[[], Any]:
         "size": torch.tensor([list(size)], dtype=torch.float32),
     }
     if part == "infer":
-        graph = program.optimised().to(memory_format=torch.channels_last)
+        from detc.compiler.backends.cpu import fuse
+
+        graph = fuse(program.optimised())
 
         def infer() -> Any:
             with torch.inference_mode():
