@@ -121,11 +121,12 @@ class Program:
 
         video: with the state of a model that carries one; else every image is a first frame.
         """
+        from detc.compiler.backends.cpu import fuse
         from detc.compiler.backends.deploy import Deploy, preprocessing
         from detc.compiler.backends.video import VideoDeploy
 
         live = self.infer_graph if video else self.still_graph
-        inner = self.optimised(still=not video) if optimise else live.eval()
+        inner = fuse(self.optimised(still=not video)) if optimise else live.eval()
         pre = preprocessing(self.run, target or self.run.target)
         if video and self.spec.states:
             return VideoDeploy(inner, pre, self.classes, first=self.initial_state)
