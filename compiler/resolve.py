@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from detc.compiler.build_op import field_names
 from detc.compiler.graph import Arg, DetGraph, Model, Node
+from detc.compiler.pairing import paired
 from detc.compiler.primitives import Primitive
 from detc.compiler.spec import DataSpec, Follow, NamedStep, Step, TargetSpec, TrainSpec
 from detc.compiler.state import capacity_text, declared_type
@@ -154,23 +155,24 @@ class _Writer:
         return found
 
 
-def _names(graphs: list[DetGraph]) -> dict[str, str]:
-    """A wire name for each node id, the same in both graphs."""
+def _names(graphs: list[DetGraph], order: list[Node]) -> dict[str, str]:
+    """A wire name for each node id, given in the order in which nodes are written."""
     taken: dict[str, str] = {"image": "image", "truth": "truth", "detections": "detections"}
     taken |= {n.id: n.id for g in graphs for n in g.nodes() if getattr(n.type, "kind", "") == "view"}
     for graph in graphs:
         carried = [n.id for n in graph.nodes() if n.op is None and n.id.startswith("state.")]
         taken.update((id, id.removeprefix("state.")) for id in carried)
-    for graph in graphs:
-        for node in graph.nodes():
-            if node.id in taken:
-                continue
-            base = node.weights if node.weights is not None else type(node.op).name if node.op else node.id
-            base = re.sub(r"\W+", "_", base).strip("_")
-            name, n = f"{base}_", 2
-            while name in taken.values() or name in KEYWORDS:
-                name, n = f"{base}_{n}", n + 1
-            taken[node.id] = name
+    names = {*taken.values(), *KEYWORDS}
+    for node in order:
+        if node.id in taken:
+            continue
+        base = node.weights if node.weights is not None else type(node.op).name if node.op else node.id
+        base = re.sub(r"\W+", "_", base).strip("_")
+        name, n = f"{base}_", 2
+        while name in names:
+            name, n = f"{base}_{n}", n + 1
+        taken[node.id] = name
+        names.add(name)
     return taken
 
 
@@ -213,9 +215,11 @@ def model_text(model: Model, name: str = "Model") -> str:
     """The containers and the flat model."""
     writer = _Writer()
     root = writer.nodes(_tree(model), "")
-    model = replace(model, infer=_without_dead(model.infer), train=_without_dead(model.train))
-    names = _names([model.infer, model.train])
-    shared, only = _phases(model)
+    infer = _without_dead(model.infer)
+    train, shared = paired(infer, _without_dead(model.train))
+    model = replace(model, infer=infer, train=train)
+    order = _order(model, shared)
+    names = _names([infer, train], [node for _, node in order])
     lines = [f"model {name} {{"]
     if "image" in model.infer or "image" in model.train:
         lines.append("  input image: image")
@@ -228,7 +232,8 @@ def model_text(model: Model, name: str = "Model") -> str:
     lines += [f"  tie {own} = {other}" for own, other, _ in model.ties]
     for state in model.states.values():
         lines.append(f"  state {state.name}: {declared_type(state)} = {primitive_text(state.op)}")
-    for kind, text in _ordered(model, shared, only, names):
+    for kind, node in order:
+        text = _application(node, names)
         lines.append(f"  {kind} {{ {text} }}" if kind else f"  {text}")
     for out, arg in model.infer.outputs.items():
         lines.append(f"  infer {{ output {out} = {_arg(arg, names)} }}")
@@ -243,17 +248,25 @@ def model_text(model: Model, name: str = "Model") -> str:
 
 
 def _without_dead(graph: DetGraph) -> DetGraph:
-    """The graph without stateless nodes that nothing needs; nodes with weights stay, so that the weights do."""
+    """The graph without what nothing needs; of nodes with weights one application stays, so that the weights do."""
     graph = graph.copy()
     if graph.phase == "train":
         graph.outputs = {}  # training yields losses
     alive: set[str] = set()
-    todo = [w.node for w in graph.roots()] + [n.id for n in graph.nodes() if n.weights is not None]
-    while todo:
-        id = todo.pop()
-        if id not in alive:
-            alive.add(id)
-            todo += [w.node for a in graph.node(id).args for w in _wires(a)]
+
+    def keep(todo: list[str]) -> None:
+        while todo:
+            id = todo.pop()
+            if id not in alive:
+                alive.add(id)
+                todo += [w.node for a in graph.node(id).args for w in _wires(a)]
+
+    keep([w.node for w in graph.roots()])
+    used = {n.weights for n in graph.nodes() if n.id in alive}
+    for node in graph.nodes():
+        if node.weights is not None and node.weights not in used:
+            used.add(node.weights)
+            keep([node.id])
     for node in reversed(graph.nodes()):
         if node.id not in alive and node.op is not None:
             graph.remove(node.id)
@@ -267,43 +280,17 @@ def _loss_target(name: str) -> tuple[str, str, str]:
     return re.sub(r"\W+", "_", match.group(1)).strip("_"), "", match.group(2) or ""
 
 
-def _phases(model: Model) -> tuple[set[str], dict[str, set[str]]]:
-    """Ids of nodes that are the same in both graphs, and those of one graph."""
-    train = {n.id: n for n in model.train.nodes()}
-    shared: set[str] = set()
-    for node in model.infer.nodes():
-        twin = train.get(node.id)
-        if (
-            twin is None
-            or twin.op != node.op
-            or twin.weights != node.weights
-            or str(twin.args) != str(node.args)
-        ):
-            continue
-        sources = {w.node for a in node.args for w in _wires(a)}
-        if all(s in shared for s in sources):
-            shared.add(node.id)
-    only = {g.phase: {n.id for n in g.nodes()} - shared for g in (model.infer, model.train)}
-    return shared, only
-
-
 def _wires(arg: Arg) -> list[Wire]:
     from detc.compiler.graph import arg_wires
 
     return list(arg_wires(arg))
 
 
-def _ordered(
-    model: Model, shared: set[str], only: dict[str, set[str]], names: dict[str, str]
-) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for node in model.infer.nodes():
-        if node.op is not None and node.id in shared:
-            found.append(("", _application(node, names)))
+def _order(model: Model, shared: set[str]) -> list[tuple[str, Node]]:
+    """The applications in the order in which they are written, with the phase of those of one phase."""
+    found = [("", n) for n in model.infer.nodes() if n.id in shared]
     for graph in (model.train, model.infer):
-        for node in graph.nodes():
-            if node.op is not None and node.id in only[graph.phase]:
-                found.append((graph.phase, _application(node, names)))
+        found += [(graph.phase, n) for n in graph.nodes() if n.op is not None and n.id not in shared]
     return found
 
 

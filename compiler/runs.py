@@ -291,7 +291,6 @@ class RunResolver:
                 ).diagnostics
             )
 
-
     def _check_shares(self, sample: Sampling, train: TrainSpec, place: Origin) -> None:
         """A batch (of one pass) has to divide into the shares of the sources."""
         whole, passes = sum(sample.ratio), train.accumulate

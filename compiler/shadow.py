@@ -49,7 +49,14 @@ def make_shadow(
     ctx.shadow(Shadow(path, source.path, rule, origin))
     inner = Edits(list(source.edits.items))
     return NodeHandle(
-        path, own_name, source.construct, inner, origin, frozen=True, anonymous=instance.anonymous, removed=edit
+        path,
+        own_name,
+        source.construct,
+        inner,
+        origin,
+        frozen=True,
+        anonymous=instance.anonymous,
+        removed=edit,
     )
 
 
@@ -68,14 +75,22 @@ def _rule(
     if not is_rule:
         shown = f"`{data.name}`" if isinstance(data, Construct) else f"a {kind_of(value)}"
         raise error(
-            "DET0317", f"a shadow wants a rule that follows a node, not {shown}", value.origin, show(value), help=EXAMPLE
+            "DET0317",
+            f"a shadow wants a rule that follows a node, not {shown}",
+            value.origin,
+            show(value),
+            help=EXAMPLE,
         )
     assert isinstance(data, Construct)
     args = list(data.args)
     given = next((a for a in args if a.name == "of" or a.name is None), None)
     if given is None:
         raise error(
-            "DET0317", f"{data.name} needs the node that it follows", value.origin, "no node is given", help=EXAMPLE
+            "DET0317",
+            f"{data.name} needs the node that it follows",
+            value.origin,
+            "no node is given",
+            help=EXAMPLE,
         )
     args.remove(given)
     source = _source(frame, given.value, data.name)
@@ -87,12 +102,17 @@ def _rule(
 def _source(frame: Frame, value: Value, rule: str) -> NodeHandle:
     node = value.data
     if isinstance(node, NodeArray):
-        raise error("DET0317", f"`{node.name}` is an array of nodes", value.origin, f"choose one: {node.name}[…]")
+        raise error(
+            "DET0317", f"`{node.name}` is an array of nodes", value.origin, f"choose one: {node.name}[…]"
+        )
     if not isinstance(node, NodeHandle):
         raise error("DET0317", f"{rule} follows a node, not a {kind_of(value)}", value.origin, show(value))
     if node.frozen:
         raise error(
-            "DET0317", f"`{node.path}` never learns, so there is nothing to follow", value.origin, "a frozen node"
+            "DET0317",
+            f"`{node.path}` never learns, so there is nothing to follow",
+            value.origin,
+            "a frozen node",
         )
     inside = f"{frame.path}." if frame.path else ""
     if not node.path.startswith(inside):
