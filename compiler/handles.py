@@ -84,24 +84,13 @@ class NodeHandle:
                 "it has: " + ", ".join(fields) + did_you_mean(name, fields),
             )
         from detc.compiler.frame import Frame as NewFrame
-        from detc.compiler.scope import BodyScope
 
         instance = self.instance(frame)
         if self._inner is None:
             self._inner = NewFrame(instance, frame, origin)
-        inner = self._inner
-        if name in inner.nodes:
-            return Value(inner.nodes[name], origin)
-        for depth, level in enumerate(instance.chain):
-            scope = BodyScope(inner, depth)
-            found = [s for s in level.decl.body if isinstance(s, ast.NodeStmt) and s.target.name == name]
-            for stmt in level.decl.body:
-                if found and isinstance(stmt, ast.LetStmt) and stmt.name not in inner.lets[depth]:
-                    inner.execute(stmt, scope)
-            for stmt in found:
-                inner.execute(stmt, scope)
-            if found and name in inner.nodes:
-                return Value(inner.nodes[name], origin)
+            self._inner.unrun = True
+        if reach(self._inner, name):
+            return Value(self._inner.nodes[name], origin)
         value = instance.param(name)
         if value is not None:
             return value
@@ -115,6 +104,32 @@ class NodeHandle:
         )
 
 
+def reach(inner: Frame, name: str) -> bool:
+    """Declare the node `name` of a component that is not run itself, if it has one at its top.
+
+    What the node's own arguments name (`node refine = Refine(head)`) is declared on the way.
+    """
+    from detc.compiler.scope import BodyScope
+
+    if name in inner.nodes:
+        return True
+    for depth, level in enumerate(inner.instance.chain):
+        scope = BodyScope(inner, depth)
+        found = [s for s in level.decl.body if isinstance(s, ast.NodeStmt) and s.target.name == name]
+        if not found or name in inner.reaching:
+            continue
+        inner.reaching.add(name)
+        for stmt in level.decl.body:
+            if isinstance(stmt, ast.LetStmt) and stmt.name not in inner.lets[depth]:
+                inner.execute(stmt, scope)
+        for node in found:
+            inner.execute(node, scope)
+        inner.reaching.discard(name)
+        if name in inner.nodes:
+            return True
+    return False
+
+
 @dataclass(eq=False)
 class NodeArray:
     """`conv[k]`: nodes by index."""
@@ -122,6 +137,9 @@ class NodeArray:
     name: str
     items: dict[tuple[int, ...], NodeHandle] = field(default_factory=dict)
     label = "array of nodes"
+
+    def __str__(self) -> str:
+        return f"nodes `{self.name}[…]`"
 
     def item(self, index: tuple[int, ...], origin: Origin) -> Value:
         """The node with this index.
@@ -137,9 +155,6 @@ class NodeArray:
             "DET0306", f"there is no node `{shown}`", origin, f"declared up to here: {known or 'none'}"
         )
 
-
-    def __str__(self) -> str:
-        return f"nodes `{self.name}[…]`"
 
 def make_handle(
     frame: Frame, stmt: ast.NodeStmt, name: str, index: tuple[int, ...], scope: Scope
