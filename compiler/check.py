@@ -13,6 +13,7 @@ from detc.compiler.elaborate import Elaborator, elaborate
 from detc.compiler.graph import Model
 from detc.compiler.modules import Loader, Module, unused_imports
 from detc.compiler.runs import ResolvedRun, RunResolver, note_models
+from detc.compiler.unused import unused_values
 from detc.compiler.values import Construct, Labels, TemplateRef, Value
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, Report, did_you_mean, error
@@ -139,6 +140,7 @@ def check(
     if models:
         _loose_models(module, built, result)
     unused_imports(module, report)
+    unused_values(module, report)
     return result
 
 
