@@ -10,6 +10,12 @@ import numpy as np
 
 BOX_TOLERANCE = 0.01
 SCORE_TOLERANCE = 1e-4
+MASK_TOLERANCE = (
+    0.01  # of the pixels of either mask may differ: those at the threshold; and always this many:
+)
+MASK_PIXELS = 4
+DETECTIONS = ("boxes", "scores", "labels", "valid")
+MAPS = ("panoptic", "semantic")
 
 
 @dataclass
@@ -20,6 +26,7 @@ class Comparison:
     detections: int = 0
     box: float = 0.0
     score: float = 0.0
+    mask: float = 0.0  # the largest share of pixels of two masks that only one of them has
     problem: str | None = None
 
     def merge(self, other: Comparison) -> None:
@@ -27,26 +34,31 @@ class Comparison:
         self.images += other.images
         self.detections += other.detections
         self.box, self.score = max(self.box, other.box), max(self.score, other.score)
+        self.mask = max(self.mask, other.mask)
         self.problem = self.problem or other.problem
 
 
 def compare(expected: Mapping[str, Any], found: Mapping[str, Any], name: str = "image") -> Comparison:
-    """Compare the outputs of a batch (`boxes` [B, K, 4], `scores`, `labels`, `valid` [B, K]).
+    """Compare the outputs of a batch (`boxes` [B, K, 4], `scores`, `labels`, `valid` [B, K], perhaps `masks`).
+
+    A map of segments or of classes counts as the masks of the detections that it shows.
 
     Detections correspond by rank; among scores closer than the tolerance any order counts as the same. At the
     end of the list, where the capacity cuts between near-equal scores, either may have been kept.
     """
     result = Comparison()
-    for key in ("boxes", "scores", "labels", "valid"):
+    for key in (*DETECTIONS, *(k for k in ("masks", *MAPS) if k in expected)):
         if key not in found:
             result.problem = f"the output `{key}` is missing"
             return result
+    expected, found = _with_masks_of_maps(expected), _with_masks_of_maps(found)
+    keys = (*DETECTIONS, "masks") if "masks" in expected else DETECTIONS
     for b in range(np.asarray(expected["scores"]).shape[0]):
-        one = {k: np.asarray(expected[k])[b] for k in ("boxes", "scores", "labels", "valid")}
-        two = {k: np.asarray(found[k])[b] for k in ("boxes", "scores", "labels", "valid")}
+        one = {k: np.asarray(expected[k])[b] for k in keys}
+        two = {k: np.asarray(found[k])[b] for k in keys}
         result.merge(_one(one, two, f"{name}[{b}]"))
     for key in expected:
-        if key not in ("boxes", "scores", "labels", "valid") and key in found:
+        if key not in (*keys, *MAPS) and key in found:
             gap = float(
                 np.abs(np.asarray(expected[key], np.float64) - np.asarray(found[key], np.float64)).max(
                     initial=0.0
@@ -55,6 +67,19 @@ def compare(expected: Mapping[str, Any], found: Mapping[str, Any], name: str = "
             if gap > 1e-3 and result.problem is None:
                 result.problem = f"the output `{key}` differs by {gap:.3g}"
     return result
+
+
+def _with_masks_of_maps(outputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`outputs` with `masks` bool [B, K, H, W] where there is a map of segments or of classes."""
+    labels_BK = np.asarray(outputs["labels"])
+    if "panoptic" in outputs:
+        rows_K = np.arange(labels_BK.shape[1]) + 1
+        masks = np.asarray(outputs["panoptic"])[:, None] == rows_K[:, None, None]
+    elif "semantic" in outputs:
+        masks = np.asarray(outputs["semantic"])[:, None] == labels_BK[:, :, None, None]
+    else:
+        return outputs
+    return {**outputs, "masks": masks}
 
 
 def _one(expected: Mapping[str, Any], found: Mapping[str, Any], name: str) -> Comparison:
@@ -83,6 +108,15 @@ def _one(expected: Mapping[str, Any], found: Mapping[str, Any], name: str) -> Co
         free[j] = False
         result.box = max(result.box, float(gaps[j]))
         result.score = max(result.score, float(abs(b["scores"][j] - score)))
+        if "masks" in a:
+            apart, either = (
+                int((a["masks"][i] ^ b["masks"][j]).sum()),
+                int((a["masks"][i] | b["masks"][j]).sum()),
+            )
+            result.mask = max(result.mask, apart / max(either, 1))
+            if apart > max(MASK_PIXELS, MASK_TOLERANCE * either):
+                result.problem = f"{name}: the masks of detection {i} differ in {apart} of {either} pixels"
+                return result
     extra = [
         j
         for j in np.flatnonzero(free)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from detc.compiler.runs import ResolvedRun
 
 DEFAULT_BOX = (640, 640)
+MAPS = ("panoptic", "semantic")  # outputs that say something of every pixel
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Deploy(nn.Module):
 
     image: uint8 or float32 [B, 3, H, W], RGB, 0..255, any H and W. boxes: float32 [B, K, 4] xyxy in the image's
     own pixels; scores [B, K] falling; labels [B, K] int64; valid [B, K] bool; masks, if the model draws some,
-    bool [B, K, H, W].
+    bool [B, K, H, W]; panoptic or semantic, if it draws maps, int64 [B, H, W].
     """
 
     def __init__(
@@ -113,6 +114,9 @@ def _to_image(found: dict[str, Tensor], image: Tensor, pixels: Tensor, fit: Tens
     """Detections in the network's pixels as the camera sees them; masks become bitmaps of its image."""
     result = {"boxes": lb.unletterbox(found["boxes"], image, fit)}
     result.update({k: v for k, v in found.items() if k not in ("boxes", "box_masks", "masks")})
+    for name in MAPS:
+        if name in found:
+            result[name] = lb.map_to_image(found[name], image, fit)
     height, width = image.shape[-2:]
     if "box_masks" in found:
         result["masks"] = paste_masks(found["box_masks"], result["boxes"], height, width)

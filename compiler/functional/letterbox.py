@@ -95,6 +95,16 @@ def content_size(pixels_BCHW: Tensor, fit_2: Tensor) -> Tensor:
     return fit_2.to(torch.float32).expand(pixels_BCHW.shape[0], 2)
 
 
+def map_to_image(map_Bhw: Tensor, image_BCHW: Tensor, fit_2: Tensor) -> Tensor:
+    """Numbers of pixels [B, h, w] from the network's input to the original image: [B, H, W], by the nearest."""
+    height, width = image_BCHW.shape[-2:]
+    for axis, size in ((0, height), (1, width)):
+        at = (torch.arange(size, device=map_Bhw.device) + 0.5) * (fit_2[axis].to(torch.float32) / size)
+        index = torch.minimum(at.to(torch.int64), fit_2[axis] - 1)
+        map_Bhw = map_Bhw.index_select(axis + 1, index)
+    return map_Bhw
+
+
 def unletterbox(boxes_BK4: Tensor, image_BCHW: Tensor, fit_2: Tensor) -> Tensor:
     """Boxes from the network's pixels back to the original image's.
 
