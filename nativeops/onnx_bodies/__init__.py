@@ -6,7 +6,7 @@ Without the native library a runtime executes the function; with it, the kernel,
 A module `onnx_bodies/<op>.py` defines
     TRANSLATIONS: dict of torch op name (`"batched_nms"`) to a function for the exporter's translation table,
     FUNCTIONS: dict of ONNX op name to the text of its function (onnx.parser syntax), or a callable that
-        returns it.
+        returns it, as text or as a `FunctionProto`.
 Nothing else is listed anywhere.
 """
 
@@ -62,8 +62,8 @@ def attach(model: Any, inline: bool = False) -> list[str]:
     present = {(f.domain, f.name) for f in model.functions}
     for name in used:
         if (DOMAIN, name) not in present:
-            text = texts[name]
-            model.functions.append(onnx.parser.parse_function(text() if callable(text) else text))
+            body = texts[name]() if callable(texts[name]) else texts[name]
+            model.functions.append(onnx.parser.parse_function(body) if isinstance(body, str) else body)
     if used and all(o.domain != DOMAIN for o in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     if inline and used:
