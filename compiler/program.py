@@ -57,7 +57,7 @@ class Program:
         from detc.compiler.backends.fx import lower
 
         graph = self.spec.train.copy()
-        passes.run(graph, passes.BUILD, passes.Context(self.spec))
+        passes.run(graph, passes.TRAIN, passes.Context(self.spec))
         return lower(graph, self.model, "TrainGraph")
 
     @cached_property

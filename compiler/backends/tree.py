@@ -7,7 +7,7 @@ import re
 import torch
 from torch import nn
 
-from detc.compiler.graph import Model
+from detc.compiler.graph import Model, Shadow
 
 _INDEX = re.compile(r"\[([^\]]*)\]")
 
@@ -70,7 +70,18 @@ def build_tree(model: Model, seed: int | None = None) -> Tree:
             module.requires_grad_(False)
     for own, other, _ in model.ties:
         _tie(tree, own, other)
+    for shadow in model.shadows.values():
+        _begin(tree, model, shadow)
     return tree.train()
+
+
+def _begin(tree: Tree, model: Model, shadow: Shadow) -> None:
+    """A shadow begins as what it follows."""
+    for path in model.weights:
+        if path == shadow.path or path.startswith(f"{shadow.path}."):
+            twin = shadow.source + path.removeprefix(shadow.path)
+            state = tree.get_submodule(module_path(twin)).state_dict()
+            tree.get_submodule(module_path(path)).load_state_dict(state)
 
 
 def _tie(tree: Tree, own: str, other: str) -> None:

@@ -176,6 +176,7 @@ class Dropout(Op):
 
     module = "std.ops"
     weighted = True
+    random = True
     inputs = (Port("x", (Map, Tensor)),)
 
     p: float = Field(default=0.1, ge=0, lt=1)

@@ -64,6 +64,7 @@ class Op(Primitive):
     weighted: ClassVar[bool] = False
     inputs: ClassVar[tuple[Port, ...]] = (Port("x", (Map,)),)
     channels_from: ClassVar[str | None] = None
+    random: ClassVar[bool] = False  # two applications to the same inputs differ in training
     phase: ClassVar[str | None] = None  # "train" for ops that make sense only there (assigners, samplers)
     initial: ClassVar[bool] = False  # makes the first value of a `state`, for the batch of its only input
 

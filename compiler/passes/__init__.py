@@ -9,7 +9,8 @@ from detc.compiler.passes.merge_equal import merge_equal
 from detc.compiler.passes.prune_dead import prune_dead
 
 BUILD: tuple[Pass, ...] = (prune_dead,)
+TRAIN: tuple[Pass, ...] = (prune_dead, merge_equal)
 STILL: tuple[Pass, ...] = (first_frame,)  # before the others, for single images
 OPTIMISE: tuple[Pass, ...] = (prune_dead, merge_equal, fold_norm, prune_dead)
 
-__all__ = ["BUILD", "OPTIMISE", "STILL", "Context", "Pass", "PassError", "run", "verify"]
+__all__ = ["BUILD", "OPTIMISE", "STILL", "TRAIN", "Context", "Pass", "PassError", "run", "verify"]

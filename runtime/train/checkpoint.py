@@ -182,15 +182,16 @@ def load_weights(program: Any, path: Path | str) -> Checkpoint | None:
         DetError: DET0901 (no file), DET0902 (weights of another model, with what differs), DET0911
         (unreadable).
     """
+    from detc.runtime.train.shadow import filled
     from detc.runtime.weights.load import load_exactly
     from detc.runtime.weights.read import read_file, tensors_of
 
     data = read_file(Path(path))
     if is_checkpoint(data):
         checkpoint = read_checkpoint(path)
-        load_exactly(program.model, checkpoint.model, str(path))
+        load_exactly(program.model, filled(program, checkpoint.model), str(path))
         return checkpoint
-    load_exactly(program.model, tensors_of(data, Path(path)), str(path))
+    load_exactly(program.model, filled(program, tensors_of(data, Path(path))), str(path))
     return None
 
 

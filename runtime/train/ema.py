@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 class WeightAverage:
     """Averages of the trainable parameters and of the floating-point buffers of `model`.
 
-    Frozen parameters never change, so they have no average. One `torch._foreach_lerp_` updates all.
+    Frozen parameters never change, so they have no average; nor have shadow nodes (`skip`), which are averages
+    themselves. One `torch._foreach_lerp_` updates all.
     """
 
-    def __init__(self, model: nn.Module, hook: EMA, clock: Clock) -> None:
+    def __init__(self, model: nn.Module, hook: EMA, clock: Clock, skip: Sequence[str] = ()) -> None:
         self.hook, self.clock, self.steps = hook, clock, 0
         self.live: dict[str, Tensor] = {n: p.data for n, p in model.named_parameters() if p.requires_grad}
         self.live |= {n: b for n, b in model.named_buffers() if b.is_floating_point()}
+        for name in skip:
+            self.live.pop(name, None)
         self.average = {name: tensor.detach().clone() for name, tensor in self.live.items()}
         self._live, self._average = list(self.live.values()), list(self.average.values())
 

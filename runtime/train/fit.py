@@ -23,6 +23,7 @@ from detc.runtime.train.precision import Precision
 from detc.runtime.train.progress import Display, Silent
 from detc.runtime.train.schedule import RatePlan, make_clock, make_timetable
 from detc.runtime.train.schema import EMA, CheckNaN, EarlyStop, Optimizer, Piece
+from detc.runtime.train.shadow import live_state, shadows_of
 from detc.runtime.train.step import Step
 from detc.runtime.weights.load import load_exactly
 
@@ -122,14 +123,16 @@ def fit(
     channels_last = bool(spec.fields.get("channels_last", True))
     place(program, device, channels_last)
     if checkpoint is not None:
-        load_exactly(program.model, checkpoint.train.get("model", checkpoint.model), str(checkpoint.path))
+        load_exactly(program.model, live_state(checkpoint), str(checkpoint.path))
     optimizer = build_optimizer(spec, program.model, device)
     per_epoch = -(-len(feed) // spec.accumulate)
     clock = make_clock(spec.epochs, per_epoch)
     hooks = {type(h): h for h in spec.hooks.values()}
     ema, stop, check = hooks.get(EMA), hooks.get(EarlyStop), hooks.get(CheckNaN, CheckNaN())
     assert isinstance(check, CheckNaN) and isinstance(spec.optim, Optimizer)
-    average = WeightAverage(program.model, ema, clock) if isinstance(ema, EMA) else None
+    shadows = shadows_of(program)
+    skip = shadows.names if shadows is not None else ()
+    average = WeightAverage(program.model, ema, clock, skip) if isinstance(ema, EMA) else None
     try:
         precision = Precision.of(spec.amp, spec.fields.get("amp_dtype"), device)
     except ValueError as exc:
@@ -147,6 +150,8 @@ def fit(
         average=average,
         synchronised=wrapped,
         channels_last=channels_last,
+        views=tuple(getattr(program.spec, "views", ())) if hasattr(program, "spec") else (),
+        shadows=shadows,
     )
     primary = stop.metric if isinstance(stop, EarlyStop) else getattr(validate, "primary", "ap")
     pieces = {name: piece for name, piece in spec.lr.items() if isinstance(piece, Piece)}

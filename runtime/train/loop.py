@@ -32,6 +32,7 @@ from detc.runtime.train.log import Sink
 from detc.runtime.train.progress import Display, duration
 from detc.runtime.train.schedule import RatePlan, Timetable
 from detc.runtime.train.schema import CheckNaN, EarlyStop
+from detc.runtime.train.shadow import below, shadowed
 from detc.runtime.train.step import Batch, LossRing, Step
 from detc.runtime.weights.report import shorten
 
@@ -307,6 +308,9 @@ class Loop:
             "scaler": self.step.precision.scaler.state_dict(),
             "random": states,
         }
+        if self.step.shadows is not None:
+            hidden = below(live, shadowed(self.program, saved=False))
+            train["shadows"] = {"steps": self.step.shadows.steps, "tensors": {n: live.pop(n) for n in hidden}}
         if average is not None:
             train |= {"model": live, "average_steps": average.steps}
             live = live | average.average
@@ -319,6 +323,8 @@ class Loop:
         average = self.step.average
         if average is not None and "model" in train:
             average.restore({"steps": train["average_steps"], "tensors": checkpoint.model})
+        if self.step.shadows is not None:
+            self.step.shadows.steps = int(train["shadows"]["steps"])
         self.step.optimizer.load_state_dict(train["optimizer"])
         self.step.precision.scaler.load_state_dict(train["scaler"])
         self.progress = Progress(**train["progress"])

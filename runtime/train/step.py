@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import optim
     from torch.nn.parallel import DistributedDataParallel
 
+    from detc.runtime.data.later import Later
+    from detc.runtime.train.shadow import Shadows
+
 Batch = Mapping[str, Any]  # as `runtime.data.collate` makes them
 
 
@@ -81,6 +84,8 @@ class Step:
         forward: (image, truth) -> weighted losses; the train graph, perhaps compiled, perhaps wrapped in DDP.
         synchronised: the DDP wrapper, whose all-reduce is put off while gradients accumulate; else None.
         clip: the largest norm of all gradients together; None does not clip.
+        views: the views that the train graph takes beside image and truth.
+        shadows: moved after each step.
     """
 
     def __init__(
@@ -94,10 +99,12 @@ class Step:
         average: WeightAverage | None = None,
         synchronised: DistributedDataParallel | None = None,
         channels_last: bool = False,
+        views: Sequence[str] = (),
+        shadows: Shadows | None = None,
     ) -> None:
         self.forward, self.optimizer, self.precision, self.device = forward, optimizer, precision, device
         self.clip, self.average, self.synchronised = clip, average, synchronised
-        self.channels_last = channels_last
+        self.channels_last, self.views, self.shadows = channels_last, tuple(views), shadows
         self.parameters = [p for g in optimizer.param_groups for p in g["params"]]
 
     def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
@@ -105,13 +112,12 @@ class Step:
         totals: dict[str, Tensor] = {}
         scaler, share = self.precision.scaler, 1.0 / len(batches)
         for i, batch in enumerate(batches):
-            image = network_input(batch["image"], self.device, self.channels_last)
-            truth = to_device(batch["truth"], self.device)
+            inputs = self._inputs(batch)
             last = i == len(batches) - 1
             hold = self.synchronised.no_sync() if self.synchronised and not last else nullcontext()
             with hold:
                 with self.precision.autocast():
-                    losses = self.forward(image, truth)
+                    losses = self.forward(**inputs)
                     total = torch.stack([x.float().reshape(()) for x in losses.values()]).sum() * share
                 scaler.scale(total).backward()
             for name, value in losses.items():
@@ -125,4 +131,21 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update()
+        if self.shadows is not None:
+            self.shadows.update()
         return totals
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        """What the train graph takes: `image`, `truth` and its views, on the device, after batch steps."""
+        later = batch.get("later")
+        main = self._part(batch, later)
+        inputs = {"image": main["image"], "truth": main["truth"]}
+        for view in self.views:
+            part = self._part(batch["views"][view], later)
+            inputs[view] = {k: part[k] for k in ("image", "truth", "matrix")}
+        return inputs
+
+    def _part(self, part: Mapping[str, Any], later: Later | None) -> Mapping[str, Any]:
+        found = {k: to_device(part[k], self.device) for k in ("truth", "matrix") if k in part}
+        found["image"] = network_input(part["image"], self.device, self.channels_last)
+        return later(found) if later is not None else found

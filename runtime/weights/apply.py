@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from detc.dsl.diagnostics import DetError, error
 from detc.dsl.source import Origin
+from detc.runtime.train.checkpoint import is_checkpoint
+from detc.runtime.train.shadow import begin_shadows
+from detc.runtime.weights.frozen import check_whole, never_learns
 from detc.runtime.weights.load import load_fitting
 from detc.runtime.weights.read import read_file, tensors_of
 from detc.runtime.weights.report import LoadReport
@@ -30,26 +33,53 @@ def initialise(
         program: a compiled program.
         sources: node path ("" for the whole model) -> (the `from` text, its place).
         weights_dir: `--weights-dir`.
-        init: None for the spec's sources, "random" for none of them, else a file to load what fits from.
+        init: None for the spec's sources, "random" for none of them, else a file to load what fits from. Nodes
+            that never learn have their own sources all the same.
 
     Raises:
         DetError: DET0901 (cannot be had), DET0902 (another model's), DET0911 (unreadable), DET0912 (the
         weights
             expect another channel order or normalisation than the model applies).
     """
-    if init == "random":
-        return []
-    if init is not None:
-        return [load_source(program.model, "", init, None, weights_dir=weights_dir)]
     reports = []
+    if init == "random":
+        sources = {p: s for p, s in sources.items() if p and never_learns(program, p)}
+    elif init is not None:
+        reports = [load_source(program.model, "", init, None, weights_dir=weights_dir)]
+        sources = {p: s for p, s in sources.items() if p and never_learns(program, p)}
     own = model_convention(program)
     # Outer nodes first, so that a node's own `from` has the last word.
     for path in sorted(sources, key=lambda p: (p.count("."), p)):
         source, origin = sources[path]
         if own is not None:
             _check_convention(source, own, origin)
-        reports.append(load_source(program.model, path, source, origin, weights_dir=weights_dir))
+        report = load_source(program.model, path, source, origin, weights_dir=weights_dir)
+        if path and never_learns(program, path):
+            check_whole(program, report, origin)
+        reports.append(report)
+    begin_shadows(program)
     return reports
+
+
+def sources_of(run: Any) -> dict[str, tuple[str, Origin | None]]:
+    """The `from` clauses of a run: node path ("" for the model) -> (text, place)."""
+    whole = {"": run.weights} if run.weights is not None else {}
+    return {**whole, **run.model.sources}
+
+
+def load_stated(program: Any) -> bool:
+    """Load what `model = M(…) from "…"` and the nodes of the model state.
+
+    Returns:
+        False, and nothing is loaded, where no weights are stated for the whole model: random ones would be left.
+
+    Raises:
+        DetError: see `initialise`.
+    """
+    if program.run.weights is None:
+        return False
+    initialise(program, sources_of(program.run))
+    return True
 
 
 def load_source(
@@ -65,8 +95,11 @@ def load_source(
     if origin is not None and origin.user().source.path:
         beside = Path(str(origin.user().source.path)).parent
     file = locate(source, weights_dir=weights_dir, beside=beside, origin=origin)
-    state = tensors_of(read_file(file), file)
-    return load_fitting(model, state, source, path=path, file=str(file), origin=origin)
+    data = read_file(file)
+    report = load_fitting(model, tensors_of(data, file), source, path=path, file=str(file), origin=origin)
+    if is_checkpoint(data):
+        report.classes = tuple(data["classes"])
+    return report
 
 
 def model_convention(program: Any) -> Convention | None:

@@ -16,6 +16,7 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    classes: tuple[str, ...] = ()  # that a detc checkpoint was trained for
 
     def lines(self, limit: int = 6) -> list[str]:
         """The report in words, at most `limit` names of each kind."""
