@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from onnxscript import BOOL, FLOAT, script
+from typing import Any
+
+from onnxscript import BOOL, FLOAT, INT64, script
 from onnxscript.values import Opset
 
 from detc.nativeops.onnx_bodies._taps import CONSTANTS, function, sizes
@@ -11,25 +13,33 @@ detc = Opset("detc", 1)
 
 
 @script(detc, default_opset=detc)
-def _node(masks: FLOAT, boxes: FLOAT, height: int, width: int, threshold: float) -> BOOL:
-    return detc.MaskPaste(masks, boxes, height=height, width=width, threshold=threshold)
+def _node(masks: FLOAT, boxes: FLOAT, size: INT64, threshold: float) -> BOOL:
+    return detc.MaskPaste(masks, boxes, size, threshold=threshold)
 
 
 def translate(
     masks,  # type: ignore[no-untyped-def]
     boxes,
-    height: int,
-    width: int,
+    height,
+    width,
     threshold: float,
 ):
-    """The exporter's rule."""
-    return _node(masks, boxes, height=int(height), width=int(width), threshold=float(threshold))
+    """The exporter's rule; the image's size is an input, so that it may be dynamic."""
+    from onnxscript import opset18 as op
+
+    def listed(n: Any) -> Any:
+        return (
+            op.Constant(value_ints=[n]) if isinstance(n, int) else op.Reshape(n, op.Constant(value_ints=[1]))
+        )
+
+    size: Any = op.Concat(listed(height), listed(width), axis=0)
+    return _node(masks, boxes, size, threshold=float(threshold))
 
 
 def _axis(name: str, low: str, high: str, pixels: str, cells: str) -> str:
     """Weights ``{name}_weights`` [N, pixels, cells] and covered pixels ``{name}_inside`` [N, pixels]."""
     return f"""
-  {name}_pixels = Constant <value_int: int = @{pixels}> ()
+  {name}_pixels = Squeeze ({pixels})
   {name}_range = Range (s0, {name}_pixels, s1)
   {name}_float = Cast <to = 1> ({name}_range)
   {name}_centre = Add ({name}_float, half)
@@ -73,6 +83,7 @@ _BODY = f"""
   masks_c = Clip (masks_n, small, large)
   boxes_f = Cast <to = 1> (boxes)
   x1, y1, x2, y2 = Split <axis = 1, num_outputs = 4> (boxes_f)
+  height, width = Split <axis = 0, num_outputs = 2> (size)
 {_axis("r", "y1", "y2", "height", "m")}
 {_axis("c", "x1", "x2", "width", "k")}
   rows = MatMul (r_weights, masks_c)
@@ -87,6 +98,4 @@ _BODY = f"""
 """
 
 TRANSLATIONS = {"mask_paste": translate}
-FUNCTIONS = {
-    "MaskPaste": lambda: function("MaskPaste <height, width, threshold> (masks, boxes) => (out)", _BODY)
-}
+FUNCTIONS = {"MaskPaste": lambda: function("MaskPaste <threshold> (masks, boxes, size) => (out)", _BODY)}

@@ -9,7 +9,7 @@ from detc.nativeops.reference.mask_paste import mask_paste as reference
 from detc.nativeops.registry import native_op
 
 _op = native_op(
-    "mask_paste(Tensor masks, Tensor boxes, int height, int width, float threshold) -> Tensor",
+    "mask_paste(Tensor masks, Tensor boxes, SymInt height, SymInt width, float threshold) -> Tensor",
     reference=reference,
     fake=lambda masks, boxes, height, width, threshold: masks.new_empty(
         (masks.shape[0], height, width), dtype=torch.bool
@@ -32,7 +32,7 @@ def mask_paste(
             +-1e30.
         boxes_N4: x1, y1, x2, y2 in pixels of the image. Boxes without positive extent, or with a NaN or
             infinite edge, paste an empty mask.
-        height, width: of the image.
+        height, width: of the image; symbolic ones in graphs of dynamic size.
         threshold: pixels whose centre lies in the box are set when the bilinear value (zeros outside of the
             mask) reaches it; other pixels are never set.
 

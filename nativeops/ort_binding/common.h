@@ -3,12 +3,14 @@
 // A kernel is a class with
 //   Kernel(const Attributes& attributes)          reads its attributes once,
 //   void compute(Context& context) const          reads inputs, makes outputs, calls the framework-free kernel,
-// and one line `const bool added = add<Kernel>("Name", {inputs}, {outputs});` at namespace scope.
+// and one line `const bool added = add<Kernel>("Name", {inputs}, {outputs});` at namespace scope; a fourth argument
+// lists the inputs that a CUDA kernel, too, reads on the host.
 #pragma once
 
 #define ORT_API_MANUAL_INIT
 #include <onnxruntime_cxx_api.h>
 
+#include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <cstdint>
@@ -137,8 +139,13 @@ class Instance {
 
 template <class Kernel>
 struct Op : Ort::CustomOpBase<Op<Kernel>, Instance<Kernel>, true> {
-  Op(std::string its_name, std::vector<Type> its_inputs, std::vector<Type> its_outputs, bool on_cuda)
-      : name(std::move(its_name)), inputs(std::move(its_inputs)), outputs(std::move(its_outputs)), cuda(on_cuda) {}
+  Op(std::string its_name, std::vector<Type> its_inputs, std::vector<Type> its_outputs, std::vector<size_t> on_host,
+     bool on_cuda)
+      : name(std::move(its_name)),
+        inputs(std::move(its_inputs)),
+        outputs(std::move(its_outputs)),
+        host(std::move(on_host)),
+        cuda(on_cuda) {}
 
   OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
     try {
@@ -152,11 +159,15 @@ struct Op : Ort::CustomOpBase<Op<Kernel>, Instance<Kernel>, true> {
   const char* GetExecutionProviderType() const { return cuda ? "CUDAExecutionProvider" : "CPUExecutionProvider"; }
   size_t GetInputTypeCount() const { return inputs.size(); }
   Type GetInputType(size_t index) const { return inputs[index]; }
+  OrtMemType GetInputMemoryType(size_t index) const {
+    return std::find(host.begin(), host.end(), index) == host.end() ? OrtMemTypeDefault : OrtMemTypeCPUInput;
+  }
   size_t GetOutputTypeCount() const { return outputs.size(); }
   Type GetOutputType(size_t index) const { return outputs[index]; }
 
   std::string name;
   std::vector<Type> inputs, outputs;
+  std::vector<size_t> host;
   bool cuda;
 };
 
@@ -166,10 +177,11 @@ inline std::vector<std::shared_ptr<OrtCustomOp>>& registry() {
 }
 
 template <class Kernel>
-bool add(const char* name, const std::vector<Type>& inputs, const std::vector<Type>& outputs) {
-  registry().push_back(std::make_shared<Op<Kernel>>(name, inputs, outputs, false));
+bool add(const char* name, const std::vector<Type>& inputs, const std::vector<Type>& outputs,
+         const std::vector<size_t>& host = {}) {
+  registry().push_back(std::make_shared<Op<Kernel>>(name, inputs, outputs, host, false));
 #ifdef DETC_WITH_CUDA
-  registry().push_back(std::make_shared<Op<Kernel>>(name, inputs, outputs, true));
+  registry().push_back(std::make_shared<Op<Kernel>>(name, inputs, outputs, host, true));
 #endif
   return true;
 }
