@@ -24,7 +24,7 @@ def evaluate_file(
 
     Args:
         source: a `.det` file, a checkpoint, or the folder of a training.
-        weights: a checkpoint; needed with a `.det` file.
+        weights: a checkpoint; needed with a `.det` file whose model has no `from "…"`.
         run, sets: as in `detc.runtime.api.open_run`.
         split: a split that the data declaration has.
         device: "cpu", "cuda", …; the fastest there is by default.
@@ -44,13 +44,21 @@ def evaluate_file(
     from detc.runtime.load import find
     from detc.runtime.train.checkpoint import load_weights
     from detc.runtime.train.validate import evaluate
+    from detc.runtime.weights.apply import load_stated
 
     path = find(Path(source).expanduser())
     resolved = open_run(path, run=run, sets=sets)
     if resolved.data is None:
         raise error("DET0601", f"{path} has no data to evaluate on", help="write `data = …` in the run")
     program = build(resolved)
-    load_weights(program, find(Path(weights).expanduser()) if weights else path)
+    if weights or path.suffix != ".det":
+        load_weights(program, find(Path(weights).expanduser()) if weights else path)
+    elif not load_stated(program):
+        raise error(
+            "DET0901",
+            f"{path} says nothing of the weights to evaluate",
+            help='give them with --weights, or write model = … from "…"',
+        )
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return evaluate(  # type: ignore[return-value]
         program, resolved.data, split=split, device=where, batch=batch, workers=workers, limit=limit

@@ -54,7 +54,8 @@ def compile_to(
     """Compile a run to `.onnx`, `.pt2`, `.py`, `.svg` or `.txt`.
 
     Args:
-        weights: a checkpoint; without it the weights are random, and a `RandomWeightsWarning` says so.
+        weights: a checkpoint; without it the weights are those of the run's `model = M(…) from "…"`, or random, and
+            a `RandomWeightsWarning` says so.
         target: the name of a `target` declaration; by default the run's own.
         verify: compare with torch on real images (`images`, else the data set's validation images where they
             are there) and random ones before anything is written.
@@ -78,13 +79,15 @@ def compile_to(
         return _graph(run, out)
     _refuse(spec)
     from detc.compiler.program import build
+    from detc.runtime.weights.apply import load_stated
 
     program = build(run, seed=run.train.seed if run.train is not None else 0)
+    trained = weights is not None or load_stated(program)
     if weights is not None:
         from detc.runtime.train.checkpoint import load_weights
 
         load_weights(program, weights)
-    else:
+    elif not trained and run.model.weights:
         warnings.warn(
             f"{run.model.name} is compiled without weights: they are random",
             RandomWeightsWarning,
@@ -92,7 +95,13 @@ def compile_to(
         )
     program.model.eval()
     if out.suffix == ".py":
-        return _python(program, run, out, verify, weights is not None)
+        return _python(program, run, out, verify, trained)
+    if run.model.states:
+        from detc.runtime.export_video import compile_video, video_module
+
+        video: Any = video_module(program, spec, after)
+        clips = list(_batches(run, video, spec, images)) if verify and not program.takes_detections else []
+        return compile_video(program, spec, out, clips if verify else None, video)
     deploy = _deploy(program, spec, after)
     batches = list(_batches(run, deploy, spec, images)) if verify else []
     return (_onnx if out.suffix == ".onnx" else _exported)(run, deploy, spec, out, batches)

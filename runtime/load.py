@@ -36,7 +36,8 @@ def load(
     Args:
         source: the folder of a run (its best checkpoint is taken), a checkpoint (`.pt`), a spec (`.det`) or
             an ONNX file that detc compiled.
-        weights: a checkpoint for a spec; without it the weights are random, and a warning says so.
+        weights: a checkpoint for a spec; without it the weights are those of the run's `model = M(…) from "…"`, or
+            random, and a warning says so.
         sets: further edits of a spec, `"head.depth=3"`.
         run: which run of a spec that has several.
         device: where to put the weights; by default the GPU if there is one, for ONNX files the CPU.
@@ -108,7 +109,7 @@ def from_spec(
     if result.report.errors:
         raise DetError(*result.report.errors)
     resolved = result.run(run)
-    if weights is None:
+    if weights is None and resolved.weights is None:
         text = f"{path} is loaded without weights: they are random"
         warnings.warn(text, RandomWeightsWarning, stacklevel=3)
     return assemble(resolved, weights, str(path), device)
@@ -137,10 +138,13 @@ def assemble(
     from detc.compiler.program import build
     from detc.runtime.detector import Detector
     from detc.runtime.train.checkpoint import load_weights
+    from detc.runtime.weights.apply import load_stated
 
     program = build(run)
     if weights is not None:
         load_weights(program, find(Path(weights).expanduser()))
+    else:
+        load_stated(program)
     program.model.eval()
     count = sum(p.numel() for p in program.model.parameters())
     deployed = program.deploy(run.target)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from detc.cli.lazy import lazy_group
 
-COMMANDS = ("train", "val", "predict", "bench")
+COMMANDS = ("train", "val", "predict", "bench", "table")
 
 app = lazy_group("detc.cli.run", COMMANDS)
 
 
 @app.callback()
 def run() -> None:
-    """Train, validate, predict, benchmark."""
+    """Train, validate, predict, benchmark, tabulate."""

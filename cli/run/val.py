@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from detc.cli.console import Json, Run, Sets, command, print_json, table
+from detc.cli.console import Json, Run, Sets, chosen_run, command, print_json, table
 from detc.cli.run.options import Device, Model, Weights
 
 app = command()
@@ -29,8 +29,11 @@ def val(
     from detc.runtime.evaluate import evaluate_file
     from detc.runtime.run_report import NAMES
 
-    if weights is None and spec.endswith(".det"):
-        raise typer.BadParameter("a spec needs --weights; a checkpoint holds its own", param_hint="--weights")
+    if weights is None and spec.endswith(".det") and chosen_run(spec, sets, run).weights is None:
+        raise typer.BadParameter(
+            'a spec needs --weights, or `model = … from "…"`; a checkpoint holds its own',
+            param_hint="--weights",
+        )
     metrics = evaluate_file(
         spec,
         weights=weights,

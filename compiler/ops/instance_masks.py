@@ -97,7 +97,7 @@ class SampledMasks(Op):
 
     def infer(self, index: Tensor, masks: Tensor) -> Tensor:
         """The index of each row's truth [B, K] and masks [B, G, H, W] to [B, K, H / stride, W / stride]."""
-        if index.dtype != "int64" or len(index.shape) != 2:
+        if index.dtype != "int64" or len(index.shape) != 2 or index.kind == "labels":
             raise Mismatch(
                 f"the truth of each row is an index [B, K], not {index}",
                 code="DET0303",

@@ -174,6 +174,14 @@ class WithMasks(Op):
                 inputs=((1, f"{masks}"),),
                 help="ClassMasks takes the mask of each detection's class",
             )
+        if self.over == "box" and not all(side.is_const for side in masks.shape[2:]):
+            raise Mismatch(
+                f"masks of {_side(masks)} grow with the image, and those of boxes have one size",
+                code="DET0303",
+                inputs=((1, f"{masks}"),),
+                param="over",
+                help='write over = "image"',
+            )
         same_rows(boxes, masks)
         name = "box_masks" if self.over == "box" else "masks"
         return detections(boxes.shape[1], **{name: tensor(BATCH, *masks.shape[1:])})

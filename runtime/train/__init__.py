@@ -20,7 +20,7 @@ The functions that others call (all lazy: this package imports no torch by itsel
 
     from detc.runtime.weights.apply import initialise
     initialise(program, sources, *, weights_dir=None, init=None) -> list[LoadReport]
-        `sources`: the spec's `from "…"` clauses, see `engine.sources_of(run)`.
+        `sources`: the spec's `from "…"` clauses, see `sources_of(run)` there.
 
 Schemas (`schema.py`, torch-free): SGD, Adam, AdamW; Linear, Quadratic, Constant, MultiStep, Cosine, Poly,
 Exponential; EMA, EarlyStop, CheckNaN.

@@ -18,7 +18,7 @@ from detc.runtime.train import ddp
 from detc.runtime.train.fit import TrainResult, describe, fit, share_of_batch
 from detc.runtime.train.log import draw_curves, read_rows, write_summary
 from detc.runtime.train.progress import Display, Silent, duration, make_display
-from detc.runtime.weights.apply import initialise
+from detc.runtime.weights.apply import initialise, sources_of
 
 log = logging.getLogger("detc.train")
 
@@ -201,12 +201,6 @@ def _train_on(job: _Job, device: torch.device) -> TrainResult:
         _finish(job, result, device, display)
     world.barrier()
     return result
-
-
-def sources_of(run: Any) -> dict[str, tuple[str, Any]]:
-    """The `from` clauses of a run: node path ("" for the model) -> (text, place)."""
-    whole = {"": run.weights} if run.weights is not None else {}
-    return {**whole, **run.model.sources}
 
 
 def _build(run: Any) -> Any:
