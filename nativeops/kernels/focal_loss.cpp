@@ -11,11 +11,13 @@ namespace {
 
 constexpr int64_t kRun = 1024;  // elements computed at a time, in buffers that stay in the first-level cache
 
+enum class Want { loss, slope };
+
 // A run of elements [begin, begin + n) of the flattened tensors, widened to A.
 template <class T>
 struct Run {
   using A = acc_t<T>;
-  A logit[kRun], target[kRun], weight[kRun], loss[kRun], slope[kRun];
+  A logit[kRun], target[kRun], result[kRun];
 };
 
 template <class T>
@@ -34,7 +36,7 @@ void for_rows(int64_t begin, int64_t n, int64_t classes, const F& f) {
   }
 }
 
-template <class T, FocalKind kind, class Power>
+template <class T, FocalKind kind, Want want, class Power>
 void compute(const FocalArgs& args, Power power_of, int64_t begin, int64_t n, Run<T>& run) {
   using A = acc_t<T>;
   const A* logit = run.logit;
@@ -54,16 +56,17 @@ void compute(const FocalArgs& args, Power power_of, int64_t begin, int64_t n, Ru
     });
   }
   const A alpha = static_cast<A>(args.alpha);
-  A *loss = run.loss, *slope = run.slope;
+  A* result = run.result;
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) focal_element<kind>(logit[i], target[i], alpha, power_of, loss + i, slope + i);
+  for (int64_t i = 0; i < n; ++i) {
+    A loss, slope;
+    focal_element<kind>(logit[i], target[i], alpha, power_of, &loss, &slope);
+    result[i] = want == Want::loss ? loss : slope;
+  }
   if (args.weights) {
     for_rows(begin, n, args.classes, [&](int64_t row, int64_t from, int64_t to) {
       const A weight = load(static_cast<const T*>(args.weights) + row);
-      for (int64_t i = from; i < to; ++i) {
-        run.loss[i] *= weight;
-        run.slope[i] *= weight;
-      }
+      for (int64_t i = from; i < to; ++i) run.result[i] *= weight;
     });
   }
 }
@@ -86,12 +89,12 @@ void forward(const FocalArgs& args) {
       Run<T> run;
       for (int64_t r = from; r < to; ++r) {
         const int64_t begin = r * kRun, n = std::min(kRun, total - begin);
-        compute<T, kKind>(args, power_of, begin, n, run);
+        compute<T, kKind, Want::loss>(args, power_of, begin, n, run);
         if (args.sum) {
-          sums[r] = total_of(run.loss, n);
+          sums[r] = total_of(run.result, n);
         } else {
           T* out = static_cast<T*>(args.loss) + begin;
-          for (int64_t i = 0; i < n; ++i) store(out + i, run.loss[i]);
+          for (int64_t i = 0; i < n; ++i) store(out + i, run.result[i]);
         }
       }
     });
@@ -113,13 +116,13 @@ void backward(const FocalArgs& args) {
       Run<T> run;
       for (int64_t r = from; r < to; ++r) {
         const int64_t begin = r * kRun, n = std::min(kRun, total - begin);
-        compute<T, kKind>(args, power_of, begin, n, run);
+        compute<T, kKind, Want::slope>(args, power_of, begin, n, run);
         T* out = static_cast<T*>(args.grad_logits) + begin;
         if (args.grad_is_one) {
           const A g = *static_cast<const A*>(args.grad);
-          for (int64_t i = 0; i < n; ++i) store(out + i, g * run.slope[i]);
+          for (int64_t i = 0; i < n; ++i) store(out + i, g * run.result[i]);
         } else {
-          for (int64_t i = 0; i < n; ++i) store(out + i, static_cast<A>(load(grad + begin + i)) * run.slope[i]);
+          for (int64_t i = 0; i < n; ++i) store(out + i, static_cast<A>(load(grad + begin + i)) * run.result[i]);
         }
       }
     });

@@ -66,9 +66,9 @@ DETC_HD float exp_negative(float a) {
 }
 DETC_HD double exp_negative(double a) { return exp(-a); }
 
-// log(1 + e) for 0 <= e <= 1: 2 atanh(e / (2 + e)).
-DETC_HD float log1p_unit(float e) {
-  const float s = e / (2.0f + e), z = s * s;
+// log(1 + e) for 0 <= e <= 1: 2 atanh(s), s = e / (2 + e).
+DETC_HD float log1p_unit(float, float s) {
+  const float z = s * s;
   float p = 1.0f / 15.0f;
   p = p * z + 1.0f / 13.0f;
   p = p * z + 1.0f / 11.0f;
@@ -78,7 +78,7 @@ DETC_HD float log1p_unit(float e) {
   p = p * z + 1.0f / 3.0f;
   return 2.0f * s * (p * z + 1.0f);
 }
-DETC_HD double log1p_unit(double e) { return log1p(e); }
+DETC_HD double log1p_unit(double e, double) { return log1p(e); }
 
 // m^gamma and gamma * m^(gamma - 1), for m >= 0.
 struct Square {};
@@ -103,9 +103,10 @@ DETC_HD void power(A m, Exponent<A> e, A* value, A* slope) {
 template <FocalKind kind, class A, class Power>
 DETC_HD void focal_element(A x, A t, A alpha, Power gamma, A* loss, A* slope) {
   const A magnitude = x < A(0) ? -x : x;
-  const A e = exp_negative(magnitude), inverse = A(1) / (A(1) + e);
+  const A e = exp_negative(magnitude), both = A(1) / ((A(1) + e) * (A(2) + e));  // one division for two quotients
+  const A inverse = both * (A(2) + e);
   const A p = x < A(0) ? e * inverse : inverse;
-  const A ce = (x > A(0) ? x : A(0)) - x * t + log1p_unit(e);
+  const A ce = (x > A(0) ? x : A(0)) - x * t + log1p_unit(e, e * both * (A(1) + e));
   const A dce = p - t, dp = e * inverse * inverse;
   A value, rate;
   if constexpr (kind == FocalKind::focal) {

@@ -48,7 +48,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad_in, const Tensor& a_in, c
   BoxIouArgs args = make_args(a, b, kind, aligned);
   STD_TORCH_CHECK(grad.scalar_type() == a.scalar_type() && grad.numel() == args.batch * args.n * (aligned ? 1 : args.m),
                   "box_iou_backward: the gradient must have the shape and dtype of the result");
-  Tensor grad_a = torch::stable::empty_like(a), grad_b = torch::stable::empty_like(b);
+  Tensor grad_a = empty_as(a), grad_b = empty_as(b);
   args.grad = data(grad);
   args.grad_a = grad_a.mutable_data_ptr();
   args.grad_b = grad_b.mutable_data_ptr();

@@ -10,8 +10,10 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
+#include "../kernels/pages.h"
 #include "../kernels/scalar.h"
 
 namespace detc::binding {
@@ -40,13 +42,20 @@ inline std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
 
 // Uninitialised, on the device of `like`.
 inline Tensor empty(const Tensor& like, std::vector<int64_t> size, std::optional<ScalarType> dtype = std::nullopt) {
-  return torch::stable::new_empty(like, size,
-                                  dtype.has_value() ? dtype : std::optional<ScalarType>(like.scalar_type()));
+  Tensor out = torch::stable::new_empty(like, size,
+                                        dtype.has_value() ? dtype : std::optional<ScalarType>(like.scalar_type()));
+  if (out.is_cpu()) prefer_huge_pages(out.mutable_data_ptr(), out.numel() * static_cast<int64_t>(out.element_size()));
+  return out;
+}
+
+inline Tensor empty_as(const Tensor& like) {
+  const auto sizes = like.sizes();
+  return empty(like, std::vector<int64_t>(sizes.begin(), sizes.end()));
 }
 
 inline Tensor zeros(const Tensor& like, std::vector<int64_t> size, std::optional<ScalarType> dtype = std::nullopt) {
-  return torch::stable::new_zeros(like, size,
-                                  dtype.has_value() ? dtype : std::optional<ScalarType>(like.scalar_type()));
+  Tensor out = empty(like, std::move(size), dtype);
+  return torch::stable::zero_(out);
 }
 
 // Workspace for a kernel; at least one byte so that its pointer is never null.

@@ -57,7 +57,7 @@ Tensor forward_cpu(Tensor logits, Tensor targets, std::optional<Tensor> weights,
                    double gamma, bool sum) {
   Prepared in(logits, targets, weights, kind, alpha, gamma);
   if (!sum) {
-    Tensor loss = torch::stable::empty_like(in.logits);
+    Tensor loss = empty_as(in.logits);
     in.args.loss = loss.mutable_data_ptr();
     if (loss.numel() > 0) focal_loss_cpu(in.args);
     return loss;
@@ -85,7 +85,7 @@ Tensor backward(const Tensor& grad_in, const Tensor& logits, const Tensor& targe
   const Tensor grad = one ? grad_in : dense(grad_in);
   STD_TORCH_CHECK(one || (grad.scalar_type() == in.logits.scalar_type() && grad.numel() == in.logits.numel()),
                   "focal_loss_backward: the gradient must have the logits' dtype and shape, or be one float");
-  Tensor out = torch::stable::empty_like(in.logits);
+  Tensor out = empty_as(in.logits);
   in.args.grad = data(grad);
   in.args.grad_is_one = one;
   in.args.grad_logits = out.mutable_data_ptr();
@@ -114,7 +114,7 @@ Tensor forward_cuda(Tensor logits, Tensor targets, std::optional<Tensor> weights
   Prepared in(logits, targets, weights, kind, alpha, gamma);
   const CudaScope scope(in.logits);
   if (!sum) {
-    Tensor loss = torch::stable::empty_like(in.logits);
+    Tensor loss = empty_as(in.logits);
     in.args.loss = loss.mutable_data_ptr();
     if (loss.numel() > 0) focal_loss_cuda(in.args, nullptr, scope.stream());
     return loss;
