@@ -132,6 +132,14 @@ class Program:
             return VideoDeploy(inner, pre, self.classes, first=self.initial_state)
         return Deploy(inner, pre, self.classes)
 
+    @property
+    def takes_detections(self) -> int:
+        """The capacity of the detections that the model takes instead of images; 0 if it takes images."""
+        if "detections" not in self.spec.infer:
+            return 0
+        t: Any = self.spec.infer.node("detections").type
+        return int(t.get("valid").shape[1])
+
     def parameter_groups(self, rules: Sequence[GroupRule]) -> list[dict[str, Any]]:
         """Trainable parameters by what the rules say of them: dicts with `params`, `names` and the fields.
 

@@ -22,13 +22,21 @@ def example_input(deploy: Deploy, target: TargetSpec) -> torch.Tensor:
     return image if target.input == "uint8" else image.to(torch.float32)
 
 
+def batch_axis(target: TargetSpec) -> Any:
+    """The batch as `torch.export` takes it; None if it is fixed."""
+    if target.batch is None:
+        return Dim("batch")
+    if target.batch[0] != target.batch[1]:
+        return Dim("batch", min=target.batch[0], max=target.batch[1])
+    return None
+
+
 def dynamic_axes(deploy: Deploy, target: TargetSpec) -> dict[int, Any]:
     """Which axes of the input may vary, as `torch.export` takes them."""
     axes: dict[int, Any] = {}
-    if target.batch is None:
-        axes[0] = Dim("batch")
-    elif target.batch[0] != target.batch[1]:
-        axes[0] = Dim("batch", min=target.batch[0], max=target.batch[1])
+    batch = batch_axis(target)
+    if batch is not None:
+        axes[0] = batch
     first = 1 if target.layout == "nhwc" else 2
     axes[first] = Dim("height", min=SMALLEST, max=LARGEST)
     axes[first + 1] = Dim("width", min=SMALLEST, max=LARGEST)

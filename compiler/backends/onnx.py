@@ -24,7 +24,11 @@ FIRST_OPSET = 18
 
 
 def to_onnx(
-    program: ExportedProgram, target: TargetSpec, outputs: Sequence[str], metadata: Mapping[str, str]
+    program: ExportedProgram,
+    target: TargetSpec,
+    outputs: Sequence[str],
+    metadata: Mapping[str, str],
+    inputs: Sequence[str] = ("image",),
 ) -> onnx.ModelProto:
     """The ONNX model of an exported deploy graph: checked, simplified, every node with its `.det` line.
 
@@ -43,7 +47,7 @@ def to_onnx(
                 program,
                 dynamo=True,
                 opset_version=target.opset,
-                input_names=["image"],
+                input_names=list(inputs),
                 output_names=list(outputs),
                 custom_translation_table=onnx_bodies.translations(),
                 optimize=True,
@@ -100,14 +104,11 @@ def _name_places(model: onnx.ModelProto) -> None:
 
 def metadata_of(classes: tuple[str, ...], text: str, preprocessing: Any, version: str) -> dict[str, str]:
     """What an ONNX file carries: class names, the resolved spec, the preprocessing, who made it."""
-    return {
-        "classes": json.dumps(list(classes)),
-        "spec": text,
-        "detc": version,
-        "preprocessing": json.dumps(
-            {"box": preprocessing.box, "align": preprocessing.align, "fill": list(preprocessing.fill)}
-        ),
-    }
+    found = {"classes": json.dumps(list(classes)), "spec": text, "detc": version}
+    if preprocessing is not None:
+        made = {"box": preprocessing.box, "align": preprocessing.align, "fill": list(preprocessing.fill)}
+        found["preprocessing"] = json.dumps(made)
+    return found
 
 
 def _cause(problem: BaseException) -> str:

@@ -12,9 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.export import ExportedProgram, export
+from torch.utils._pytree import tree_map
 
 from detc.compiler.backends.deploy import Deploy, Preprocessing
+from detc.compiler.backends.exported import batch_axis, dynamic_axes, example_input
 from detc.compiler.functional import letterbox as lb
+from detc.compiler.spec import TargetSpec
 
 State = dict[str, dict[str, Tensor] | Tensor]
 First = Callable[..., State]  # (batch, device) -> the state before the first frame
@@ -74,6 +78,33 @@ class TrackDeploy(nn.Module):
             "labels": torch.zeros(batch, self.capacity, dtype=torch.int64),
             "valid": torch.arange(self.capacity).expand(batch, -1) < max(2, self.capacity // 4),
         }
+
+
+def arguments(deploy: VideoDeploy | TrackDeploy, target: TargetSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Example inputs by name, nested as `forward` takes them, and which of their axes may vary."""
+    if isinstance(deploy, VideoDeploy):
+        first = example_input(deploy, target)
+        axes = dynamic_axes(deploy, target)
+        given: dict[str, Any] = {"image": first}
+        shapes: dict[str, Any] = {"image": axes}
+        batch, axis = first.shape[0], axes.get(0)
+    else:
+        low, high = target.batch or (1, 0)
+        batch = low if low == high else 2
+        axis = batch_axis(target)
+        given = {"detections": deploy.example(batch)}
+        shapes = {"detections": {k: {0: axis} if axis else {} for k in given["detections"]}}
+    given["state"] = deploy.first(batch)
+    mark = {0: axis} if axis is not None else {}
+    shapes["state"] = tree_map(lambda _: mark, given["state"])
+    return given, shapes
+
+
+def export_video(deploy: VideoDeploy | TrackDeploy, target: TargetSpec) -> ExportedProgram:
+    """Trace a deployed module with its state."""
+    given, shapes = arguments(deploy, target)
+    with torch.no_grad():
+        return export(deploy, tuple(given.values()), dynamic_shapes=shapes, strict=False)
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
