@@ -177,4 +177,5 @@ def _sampling(body: Body, names: list[str]) -> Sampling:
     if epoch is not None and epoch.data not in names:
         label = f"the sources are {', '.join(names)}" + did_you_mean(str(epoch.data), names)
         raise error("DET0609", f"there is no source {show(epoch)}", epoch.origin, label)
-    return Sampling(ratio, epoch.data if epoch is not None else None, value.origin)
+    place = given.origin if given is not None else value.origin
+    return Sampling(ratio, epoch.data if epoch is not None else None, place)
