@@ -17,6 +17,7 @@ from detc.compiler.primitives import Primitive
 from detc.compiler.shadow import check_shadows, weights_used
 from detc.compiler.ties import resolve_ties
 from detc.compiler.types import Map, Pyramid, Tensor, Type
+from detc.compiler.unused import unused_wires
 from detc.compiler.values import POISON, Construct, Poisoned, TemplateRef, Value, Wire, kind_of, raw, show
 from detc.dsl.diagnostics import WARNING, DetError, Report, error
 from detc.dsl.source import Origin, Span
@@ -276,7 +277,7 @@ def _elaborate(
     ctx: Elaborator, construct: Construct, edits: list[Active], classes: tuple[str, ...], quiet: bool
 ) -> Model:
     """One elaboration; `quiet` leaves out what depends on a whole model, because a part could not be built."""
-    from detc.compiler.frame import Frame, unused_wires
+    from detc.compiler.frame import Frame
     from detc.compiler.inputs import ports_of, root_input
 
     report = ctx.report

@@ -25,13 +25,12 @@ from detc.compiler.values import (
     Wire,
     WireArray,
     elements,
-    is_wire,
     kind_of,
     show,
     wires_of,
 )
 from detc.dsl import ast
-from detc.dsl.diagnostics import WARNING, DetError, did_you_mean, error
+from detc.dsl.diagnostics import DetError, did_you_mean, error
 from detc.dsl.source import Origin, Span
 
 if TYPE_CHECKING:
@@ -389,20 +388,6 @@ def _path(path: str, name: str, index: tuple[int, ...]) -> str:
 def _word(stmt: ast.Stmt) -> str:
     words = {"StepStmt": "name:", "AtStmt": "at", "ExpectStmt": "expect"}
     return words.get(type(stmt).__name__, type(stmt).__name__)
-
-
-def unused_wires(frame: Frame) -> None:
-    """Warn about wires of the user's own files that nothing reads."""
-    for name, slot in frame.names.items():
-        if slot.read or slot.span is None or slot.span.source.library:
-            continue
-        value = slot.value
-        if value is not None and (value.data is POISON or not is_wire(value.data)):
-            continue
-        found = error(
-            "DET0209", f"the wire `{name}` is never used", slot.span, "not read by anything", severity=WARNING
-        )
-        frame.ctx.warn_unused(found, frame.path, name)
 
 
 __all__ = ["BodyScope", "Edits", "Active", "Frame", "ParamScope", "wires_of"]

@@ -18,6 +18,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from detc.compiler import primitive_index
+
 _REGISTRY: dict[tuple[str, str], type[Primitive]] = {}
 
 
@@ -51,31 +53,49 @@ class Primitive(BaseModel):
 
 
 @cache
-def load_all() -> None:
-    """Import every module named in the entry-point group, built-in ones first."""
+def _entries() -> tuple[str, ...]:
+    """The modules that the entry-point group names, built-in ones first."""
     points = sorted(
         entry_points(group="detc.primitives"), key=lambda p: (not p.value.startswith("detc."), p.name)
     )
-    for point in points:
-        import_module(point.value.partition(":")[0])
+    return tuple(p.value.partition(":")[0] for p in points)
+
+
+@cache
+def load_all() -> None:
+    """Import every module named in the entry-point group; one with a function `load_all` loads more itself."""
+    for name in _entries():
+        module = import_module(name)
+        getattr(module, "load_all", lambda: None)()
+
+
+@cache
+def _index() -> primitive_index.Index:
+    """Where each primitive is defined, without importing it if that is known from before."""
+    index = primitive_index.load(_entries())
+    if index is None:
+        load_all()
+        index = {key: cls.__module__ for key, cls in _REGISTRY.items()}
+        primitive_index.save(_entries(), index)
+    return index
 
 
 def find(module: str, name: str) -> type[Primitive] | None:
     """The primitive `name` of `module`, or None."""
-    load_all()
-    return _REGISTRY.get((module, name))
+    key = (module, name)
+    if key not in _REGISTRY and key in _index():
+        import_module(_index()[key])
+    return _REGISTRY.get(key)
 
 
 def names_in(module: str) -> list[str]:
     """All names that `module` offers."""
-    load_all()
-    return sorted(n for m, n in _REGISTRY if m == module)
+    return sorted({n for m, n in (*_index(), *_REGISTRY) if m == module})
 
 
 def modules() -> list[str]:
     """All module names that primitives declare."""
-    load_all()
-    return sorted({m for m, _ in _REGISTRY if m})
+    return sorted({m for m, _ in (*_index(), *_REGISTRY) if m})
 
 
 def everything() -> Iterator[type[Primitive]]:

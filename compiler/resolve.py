@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from detc.compiler.build_op import field_names
 from detc.compiler.graph import Arg, DetGraph, Model, Node
+from detc.compiler.literal import number_text, primitive_text, value_text
 from detc.compiler.pairing import paired
 from detc.compiler.primitives import Primitive
 from detc.compiler.spec import DataSpec, Follow, NamedStep, Step, TargetSpec, TrainSpec
@@ -23,45 +23,6 @@ if TYPE_CHECKING:
     from detc.compiler.runs import ResolvedRun
 
 KEYWORDS = {"input", "output", "node", "let", "loss", "where", "repeat", "when", "set", "replace", "remove", "insert", "tie", "expect", "at", "state", "next", "frozen", "shadow", "true", "false", "none", "train", "infer", "and", "or", "not", "in", "if", "else", "for", "per", "step", "using", "from", "with", "extends"}  # fmt: skip
-
-
-def value_text(value: Any) -> str:
-    """A value as an expression."""
-    if isinstance(value, Primitive):
-        return primitive_text(value)
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(value_text(v) for v in value) + "]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k} = {value_text(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, float) and not isinstance(value, bool):
-        return _number(value)
-    if hasattr(value, "model_dump"):
-        return value_text({k: getattr(value, k) for k in type(value).model_fields})
-    text = show(value)
-    return f"({text})" if " per " in text else text
-
-
-def _number(value: float) -> str:
-    text = repr(value)
-    if text in ("inf", "-inf", "nan"):
-        return {"inf": "1e999", "-inf": "-1e999"}.get(text, "none")
-    if "." not in text and "e" in text:
-        mantissa, _, exponent = text.partition("e")
-        return f"{mantissa}.0e{exponent}"
-    return text
-
-
-def primitive_text(p: Primitive) -> str:
-    """A primitive by its full name, with all arguments that differ from their defaults."""
-    cls = type(p)
-    given = []
-    for name, own in field_names(cls).items():
-        info = cls.model_fields[own]
-        value = getattr(p, own)
-        if info.is_required() or value != info.get_default(call_default_factory=True):
-            given.append(f"{name} = {value_text(value)}")
-    prefix = f"{cls.module}." if cls.module else ""
-    return f"{prefix}{cls.name}({', '.join(given)})"
 
 
 @dataclass
@@ -242,7 +203,7 @@ def model_text(model: Model, name: str = "Model") -> str:
     for loss in model.train.losses:
         target, _, index = _loss_target(loss.name)
         lines.append(
-            f"  train {{ loss {target}{index}(weight = {_number(float(loss.weight))}) = {_arg(loss.wire, names)} }}"
+            f"  train {{ loss {target}{index}(weight = {number_text(float(loss.weight))}) = {_arg(loss.wire, names)} }}"
         )
     return "\n".join([*writer.lines, *lines, "}", ""])
 
@@ -344,7 +305,7 @@ def train_text(train: TrainSpec, name: str = "Train") -> str:
         f"  optim = {primitive_text(train.optim)}",
     ]
     if train.clip is not None:
-        lines.append(f"  clip = {_number(float(train.clip))}")
+        lines.append(f"  clip = {number_text(float(train.clip))}")
     late = f", every_late = {train.validate_late}" if train.validate_late is not None else ""
     lines += [
         f"  amp = {show(train.amp)}",

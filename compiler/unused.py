@@ -1,17 +1,21 @@
-"""Warnings about params and `let`s of the user's own declarations that nothing reads (DET0209)."""
+"""Warnings about params, `let`s and wires of the user's own declarations that nothing reads (DET0209)."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detc.compiler.modules import Module
 from detc.compiler.template import walk
+from detc.compiler.values import POISON, is_wire
 from detc.dsl import ast
 from detc.dsl.diagnostics import WARNING, Report, error
 from detc.dsl.source import Span
+
+if TYPE_CHECKING:
+    from detc.compiler.frame import Frame
 
 IMPLICIT = ("classes",)  # a model's and a data set's class names are read by the run
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -60,3 +64,17 @@ def _read(node: Any) -> Iterator[str]:
     elif isinstance(node, str) and "{" in node:
         for inner in _BRACES.findall(node):
             yield from _NAME.findall(inner)
+
+
+def unused_wires(frame: Frame) -> None:
+    """Warn about wires of the user's own files that nothing reads."""
+    for name, slot in frame.names.items():
+        if slot.read or slot.span is None or slot.span.source.library:
+            continue
+        value = slot.value
+        if value is not None and (value.data is POISON or not is_wire(value.data)):
+            continue
+        found = error(
+            "DET0209", f"the wire `{name}` is never used", slot.span, "not read by anything", severity=WARNING
+        )
+        frame.ctx.warn_unused(found, frame.path, name)
