@@ -79,6 +79,12 @@ class Dim:
         """True if every value of this dim is a multiple of `k`, as far as coefficients tell."""
         return self.const % k == 0 and all(c % k == 0 for _, c in self.terms)
 
+    def differs(self, other: DimLike) -> bool:
+        """True if no sizes make the two equal: names stand for sizes, which are at least 1."""
+        apart = self - other
+        numbers = [c for _, c in apart.terms] + ([apart.const] if apart.const else [])
+        return bool(numbers) and (min(numbers) > 0 or max(numbers) < 0)
+
     def __int__(self) -> int:
         if self.terms:
             raise ValueError(f"{self} is not a constant")

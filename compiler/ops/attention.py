@@ -37,8 +37,7 @@ def same_count(what: str, a: Dim, i: int, b: Dim, k: int) -> None:
     Raises:
         Mismatch: naming both counts.
     """
-    apart = a - b
-    if apart.is_const and int(apart):
+    if a.differs(b):
         raise Mismatch(
             f"{what}: {a} and {b} rows", code="DET0303", inputs=((i, f"{a} rows"), (k, f"{b} rows"))
         )
@@ -105,6 +104,22 @@ class MultiHeadAttention(Op):
         widths = (int(x.shape[-1]) for x in (query, key, value))
         return Attention(*widths, self.heads, self.dropout).requires_grad_(not self.frozen)
 
+    def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:
+        """Of the four layers."""
+        query, key, value = (int(x.shape[-1]) for x in inputs[:3] if isinstance(x, Tensor))
+        return linear_shapes(
+            {"q": (query, query), "k": (query, key), "v": (query, value), "out": (query, query)}
+        )
+
+
+def linear_shapes(layers: dict[str, tuple[int, int]]) -> dict[str, tuple[int, ...]]:
+    """The parameters of linear layers, given the (output, input) channels of each."""
+    return {
+        f"{name}.{part}": shape
+        for name, (out, in_) in layers.items()
+        for part, shape in (("weight", (out, in_)), ("bias", (out,)))
+    }
+
 
 class DeformableAttention(Op):
     """Multi-scale deformable attention (Zhu et al., Deformable DETR, 2021, equation 3).
@@ -167,6 +182,20 @@ class DeformableAttention(Op):
         made = Attention(*widths, self.heads, len(levels.maps), self.points)
         return made.requires_grad_(not self.frozen)
 
+    def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:
+        """Of the four layers."""
+        query, _, value, levels, _ = inputs
+        assert isinstance(query, Tensor) and isinstance(value, Tensor) and isinstance(levels, Pyramid)
+        width, places = int(query.shape[-1]), self.heads * len(levels.maps) * self.points
+        return linear_shapes(
+            {
+                "offsets": (2 * places, width),
+                "weights": (places, width),
+                "value": (width, int(value.shape[-1])),
+                "out": (width, width),
+            }
+        )
+
 
 class Dropout(Op):
     """Zeroes elements at random in training and scales the others up (Srivastava et al., 2014).
@@ -190,3 +219,7 @@ class Dropout(Op):
         from torch import nn
 
         return nn.Dropout(self.p)
+
+    def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:
+        """None are learned."""
+        return {}

@@ -34,7 +34,7 @@ def same_rows(pred: Tensor, target: Tensor) -> None:
         Mismatch: naming both.
     """
     a, b = pred.shape[1], target.shape[1]
-    if (a - b).is_const and a != b:
+    if a.differs(b):
         raise Mismatch(
             f"{a} predictions for {b} targets", code="DET0303", inputs=((0, f"{pred}"), (1, f"{target}"))
         )

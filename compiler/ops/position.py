@@ -141,6 +141,12 @@ class LevelEmbedding(Op):
         made = Embedding(len(levels.maps), levels.maps[0].channels, self.std)
         return made.requires_grad_(not self.frozen)
 
+    def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:
+        """A row for each level."""
+        levels = inputs[0]
+        assert isinstance(levels, Pyramid)
+        return {"value": (len(levels.maps), levels.maps[0].channels)}
+
 
 class ForEachImage(Op):
     """The same tensor for each image of the batch: [...] to [B, ...]; for free parameters."""

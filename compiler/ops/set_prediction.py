@@ -21,7 +21,7 @@ BOX = 4
 
 
 def check_boxes(boxes: Tensor, index: int, numbers: tuple[int, ...] = (BOX,)) -> None:
-    """Check that input number `index` holds rows of boxes, [B, N, 4].
+    """Check that input number `index` holds rows of boxes in fractions, [B, N, 4].
 
     Raises:
         Mismatch: naming what it is.
@@ -30,6 +30,12 @@ def check_boxes(boxes: Tensor, index: int, numbers: tuple[int, ...] = (BOX,)) ->
         wanted = " or ".join(str(n) for n in numbers)
         raise Mismatch(
             f"boxes [B, N, {wanted}] are wanted, not {boxes}", code="DET0303", inputs=((index, f"{boxes}"),)
+        )
+    if boxes.kind == "boxes":
+        raise Mismatch(
+            "these boxes are in pixels; boxes in fractions of the image are wanted",
+            inputs=((index, "in pixels"),),
+            help="take them from before `ToPixels`",
         )
 
 
@@ -105,7 +111,7 @@ class Refine(Op):
         check_boxes(delta, 0)
         check_boxes(reference, 1, (2, BOX))
         same_count("each delta has one reference", delta.shape[1], 0, reference.shape[1], 1)
-        return replace(delta, kind="tensor")
+        return replace(delta, kind="fractions")
 
     def torch(self, delta: Tensor, reference: Tensor) -> Function:  # type: ignore[override]
         """A sum of logits."""
@@ -218,6 +224,10 @@ class Embedding(Op):
         from torch import nn
 
         return nn.Embedding(self.count, self.width).requires_grad_(not self.frozen)
+
+    def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:
+        """One row for each number."""
+        return {"weight": (self.count, self.width)}
 
 
 class ContrastiveDenoising(Op):

@@ -43,3 +43,13 @@ def test_aligned_sizes_stay_exact() -> None:
     for expected in (16, 8, 4, 2, 1):
         size = conv_size(size, 3, 2, 1)
         assert str(size) == (f"{expected}*h" if expected > 1 else "h")
+
+
+def test_sizes_that_cannot_be_equal() -> None:
+    h, w = dim("h"), dim("w")
+    assert (h * w * 5).differs(h * w * 4)
+    assert (h + 900).differs(900)
+    assert dim(3).differs(4)
+    assert not h.differs(w)
+    assert not (h + 1).differs(2)
+    assert not h.differs(h)

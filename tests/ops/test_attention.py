@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from detc.compiler.dims import dim
 from detc.compiler.ops.attention import DeformableAttention, Dropout, MultiHeadAttention
 from detc.compiler.ops.position import BoxPosition, FromRows, LevelEmbedding, LevelGrid, SinePosition
+from detc.compiler.ops.set_prediction import Embedding
 from detc.compiler.types import Image, Map, Mismatch, Pyramid, struct, tensor
 from tests.ops.running import lowered, run
 
@@ -175,6 +176,23 @@ def test_rows_become_maps_again_and_levels_have_codes() -> None:
     assert code.shape == (S, C)
     assert torch.equal(code[23], embedding.value[0])
     assert torch.equal(code[24], embedding.value[1])
+
+
+def test_parameters_are_known_without_torch() -> None:
+    kind = struct(
+        "grid", valid=tensor("B", S, dtype="bool"), ratio=tensor("B", 2, 2), points=tensor("B", S, 2)
+    )
+    keys = tensor("B", K, 2 * C)
+    cases = [
+        (MultiHeadAttention(heads=HEADS), (ROWS, keys, keys)),
+        (DeformableAttention(heads=HEADS), (ROWS, tensor("B", N, 2), tensor("B", S, 2 * C), LEVELS, kind)),
+        (LevelEmbedding(), (LEVELS,)),
+        (Embedding(count=3, width=8), (tensor("B", N, dtype="int64"),)),
+        (Dropout(), (ROWS,)),
+    ]
+    for op, types in cases:
+        made = {name: tuple(p.shape) for name, p in lowered(op, *types).named_parameters()}
+        assert op.parameter_shapes(*types) == made
 
 
 def test_dropout_only_in_training() -> None:
