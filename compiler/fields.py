@@ -164,9 +164,16 @@ class Body:
 
         def compute() -> Value:
             old: Mapping[str, Value] = before.get().data if before is not None else {}
-            return Value({**old, **{k: t.get() for k, t in thunks.items()}}, Origin(stmt.span, scope.via))
+            kept = {k: t for k, t in thunks.items() if not self._removed(name, k)}
+            return Value({**old, **{k: t.get() for k, t in kept.items()}}, Origin(stmt.span, scope.via))
 
         self.fields[name] = Thunk(name, compute, stmt.span, self.ctx.report)
+
+    def _removed(self, record: str, name: str) -> bool:
+        """Whether `remove record.name` says so."""
+        own, _ = self.instance.edits.into(record)[1].into(name)
+        edit = settle(own, f"{record}.{name}", self.ctx.report)
+        return edit is not None and isinstance(edit.stmt, ast.RemoveStmt)
 
     def value(self, name: str) -> Value | None:
         """A field's value, or None if it is not given."""

@@ -13,6 +13,7 @@ from detc.compiler.elaborate import ALIGN, elaborate
 from detc.compiler.evaluate import evaluate
 from detc.compiler.experiment import DataValue, data_value, resolve_data
 from detc.compiler.graph import Model
+from detc.compiler.metrics import check_metrics
 from detc.compiler.modules import Module
 from detc.compiler.recipe import resolve_train
 from detc.compiler.selectors import matches
@@ -243,6 +244,8 @@ class RunResolver:
     def _cross_checks(
         self, model: Model, data: DataSpec | None, train: TrainSpec | None, align: int, place: Origin
     ) -> None:
+        if data is not None:
+            check_metrics(model, data, self.report, place)
         if train is not None:
             for rule in train.groups:
                 if not any(matches(rule.selector, name) for name in parameter_names(model)):

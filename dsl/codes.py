@@ -58,6 +58,7 @@ CODES: dict[str, str] = {
     "DET0607": "image size not aligned",
     "DET0608": "pipeline block that cannot work",
     "DET0609": "sources do not fit together",
+    "DET0610": "metric lacks what it reads",
     "DET0701": "unit error",
     "DET0702": "selector matches nothing",
     "DET0703": "schedule outside of the run",

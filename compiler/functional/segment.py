@@ -83,7 +83,7 @@ def instance_masks(
     inside_BKHW = (shares_BKHW > 0.5) & content(image)[:, None]
     area_BK = inside_BKHW.sum((-2, -1))
     sure_BK = (shares_BKHW * inside_BKHW).sum((-2, -1)) / (area_BK + 1e-6)
-    score_BK, order_BK = (top_BK * sure_BK).sort(dim=-1, descending=True, stable=True)
+    score_BK, order_BK = (top_BK * sure_BK).topk(keep, dim=-1)
     inside_BKHW = inside_BKHW.gather(1, order_BK[..., None, None].expand(-1, -1, *pixels))
     valid_BK = score_BK > 0
     return {
@@ -108,7 +108,7 @@ def panoptic_fusion(
     queries = logits_BQC.shape[1]
     best_BQ, labels_BQ = logits_BQC.float().softmax(-1).max(-1)
     taking_BQ = (labels_BQ < logits_BQC.shape[-1] - 1) & (best_BQ > score)
-    rank_BQ, order_BQ = torch.where(taking_BQ, best_BQ, 0.0).sort(dim=-1, descending=True, stable=True)
+    rank_BQ, order_BQ = torch.where(taking_BQ, best_BQ, 0.0).topk(queries, dim=-1)
     labels_BQ, taking_BQ = labels_BQ.gather(1, order_BQ), taking_BQ.gather(1, order_BQ)
     whole = order_BQ[..., None, None].expand(-1, -1, *masks_BQHW.shape[-2:])
     shares_BQHW = masks_BQHW.gather(1, whole).float().sigmoid()
@@ -154,7 +154,7 @@ def class_map(logits_BQC: Tensor, masks_BQHW: Tensor, image: dict[str, Tensor]) 
     area_BC = areas_of_ids(ids_BHW, classes)
     share_BHW = top_BHW / sums_BCHW.sum(1).clamp(min=1e-12)
     sure_BC = areas_of_ids(ids_BHW, classes, share_BHW) / area_BC.clamp(min=1)
-    score_BC, label_BC = sure_BC.sort(dim=-1, descending=True, stable=True)
+    score_BC, label_BC = sure_BC.topk(classes, dim=-1)
     valid_BC = score_BC > 0
     boxes_BC4 = boxes_of_ids(ids_BHW, classes).gather(1, label_BC[..., None].expand(-1, -1, 4))
     return {

@@ -122,3 +122,13 @@ def test_batches_go_to_the_graph_in_its_types(tmp_path: Path) -> None:
     batch = next(iter(make_loader(data, "train", 4, train=True, workers=0)))
     assert batch["image"]["size"].dtype == torch.float32
     assert batch["truth"]["boxes"].max() <= 64
+
+
+def test_a_derived_set_may_remove_a_metric() -> None:
+    edited = "data Mine extends CocoMasks {\n  remove evaluate.masks\n}"
+    data = resolve("CocoMasks", "Mine()", edited)
+    assert list(data.fields["evaluate"]) == ["coco"]
+    result = check(TEXT.format(imports="CocoMasks", data="Mine()", more=edited.replace("masks", "mask")))
+    assert [d.code for d in result.report.errors] == ["DET0401"]
+    whole = check(TEXT.format(imports="CocoMasks", data="CocoMasks()", more=""))
+    assert [d.code for d in whole.report.errors] == ["DET0610"], "RetinaNet has no masks"
