@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from detc.compiler.evaluate import Scope, evaluate
 from detc.compiler.selectors import matches
-from detc.compiler.values import Value, Wire, raw, show
-from detc.dsl.diagnostics import did_you_mean, error
+from detc.compiler.values import Poisoned, Value, Wire, raw, show
+from detc.dsl import ast
+from detc.dsl.diagnostics import DetError, did_you_mean, error
 from detc.dsl.source import Origin
 
 if TYPE_CHECKING:
@@ -23,6 +25,15 @@ PICKS = ("only", "without")
 def mark(frame: Frame) -> tuple[int, int]:
     """How many losses and frames there are before an application."""
     return len(frame.ctx.graph.losses), len(frame.ctx.frames)
+
+
+def evaluated(frame: Frame, before: tuple[int, int], expr: ast.Expr, scope: Scope) -> Value:
+    """The value of a loss; an application that fails leaves no losses behind."""
+    try:
+        return evaluate(expr, scope)
+    except (DetError, Poisoned):
+        del frame.ctx.graph.losses[before[0] :]
+        raise
 
 
 def collect(

@@ -306,7 +306,7 @@ class Frame:
         if edit is not None and isinstance(edit.stmt, ast.SetStmt):
             weight = self._number(evaluate(edit.stmt.value, edit.scope))
         before, origin = collected.mark(self), Origin(stmt.span, scope.via)
-        value = evaluate(stmt.value, scope)
+        value = collected.evaluated(self, before, stmt.value, scope)
         if collected.collect(self, before, value, name, weight, picks, origin):
             return
         if not isinstance(value.data, Wire) or getattr(value.data.type, "shape", None) != ():
