@@ -29,11 +29,15 @@ def synth(
     seed: Annotated[int, typer.Option(help="Another seed makes another set.")] = 0,
     smallest: Annotated[int, typer.Option(min=32, help="Shortest side in pixels.")] = 160,
     largest: Annotated[int, typer.Option(min=32, help="Longest side in pixels.")] = 256,
+    clips: Annotated[int, typer.Option(min=0, help="So many clips of moving shapes, not images.")] = 0,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 30,
     panoptic: Annotated[
         bool, typer.Option("--panoptic", help="Grounds of sand, water and grass, and panoptic maps.")
     ] = False,
 ) -> None:
     """Make the built-in sample set: shapes on textured backgrounds, COCO format, with masks.
+
+    With --clips, short clips of moving shapes instead, in MOTChallenge's format, --val of them held back.
 
     Does nothing if it is there already with the same settings.
     """
@@ -43,6 +47,9 @@ def synth(
 
     if smallest > largest:
         raise usage(f"--smallest {smallest} exceeds --largest {largest}")
+    if clips:
+        _clips(root, clips, val, frames, seed)
+        return
     with Progress(transient=True) as bar:
         task = bar.add_task("drawing", total=images + val)
         generate(
@@ -50,6 +57,20 @@ def synth(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     print(f"{root}: {count(images, 'training image')}, {count(val, 'held-back image')}")
+
+
+def _clips(root: Path, clips: int, val: int, frames: int, seed: int) -> None:
+    from rich.progress import Progress
+
+    from detc.runtime.data.synth_clips import generate_clips
+
+    with Progress(transient=True) as bar:
+        task = bar.add_task("drawing", total=clips + val)
+        generate_clips(
+            root, clips, seed, val=val, frames=frames,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    print(f"{root}: {count(clips, 'training clip')}, {count(val, 'held-back clip')} of {frames} frames")
 
 
 @app.command()

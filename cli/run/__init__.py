@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from detc.cli.lazy import lazy_group
 
-COMMANDS = ("train", "val", "predict", "bench", "table")
+COMMANDS = ("train", "val", "predict", "track", "bench", "table")
 
 app = lazy_group("detc.cli.run", COMMANDS)
 
 
 @app.callback()
 def run() -> None:
-    """Train, validate, predict, benchmark, tabulate."""
+    """Train, validate, predict, track, benchmark, tabulate."""

@@ -167,6 +167,8 @@ def evaluators(data: DataSpec, split: str, dataset: DetectionDataset) -> dict[st
     from detc.runtime.metrics.schema import CocoBox, Metric
 
     named = {
-        k: m for k, m in options(data.fields).evaluate.items() if isinstance(m, Metric) and m.on == split
+        k: m
+        for k, m in options(data.fields).evaluate.items()
+        if isinstance(m, Metric) and m.on == split and not m.video
     }
     return {name: metric.build(dataset) for name, metric in (named or {"coco": CocoBox()}).items()}  # type: ignore[call-arg]

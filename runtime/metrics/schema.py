@@ -23,6 +23,8 @@ class Metric(Primitive):
     module: ClassVar[str | None] = None
     reads: ClassVar[tuple[str, ...]] = ("boxes", "scores", "labels")
     truth: ClassVar[tuple[str, ...]] = ("boxes", "labels")
+    output: ClassVar[str] = "detections"  # which of the model's outputs it reads
+    video: ClassVar[bool] = False  # computed over sequences, by `detc run val`; not while training
     on: Literal["train", "val", "test"] = "val"
 
     def build(self, dataset: DetectionDataset) -> Evaluator:
@@ -93,3 +95,16 @@ class VocBox(Metric):
         from detc.runtime.metrics.voc import VocEvaluator
 
         return VocEvaluator(dataset, self.iou, self.mode)
+
+
+class TrackMetrics(Metric):
+    """HOTA, CLEAR MOT (MOTA) and IDF1 of the tracks that a model reports, over the sequences of a split.
+
+    mot17: apply the rules of MOT16 and MOT17: distractors are taken out, only pedestrians count.
+    """
+
+    module = "std.data"
+    reads = ("boxes", "ids")
+    output = "tracks"
+    video = True
+    mot17: bool = False

@@ -52,8 +52,13 @@ def read_mot(path: str | Path) -> Rows:
     Raises:
         ValueError: if a line has fewer than six numbers.
     """
+    return parse_mot(Path(path).read_text(encoding="utf-8"), str(path))
+
+
+def parse_mot(text: str, path: str = "") -> Rows:
+    """The same of a text; `path` is what messages call it."""
     rows: Rows = defaultdict(list)
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         fields = [float(v) for v in line.split(",")]

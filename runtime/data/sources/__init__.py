@@ -5,12 +5,13 @@ To add a format: write its `DataSource` in a module of this package and import i
 """
 
 from detc.runtime.data.sources.algebra import Folder, Part, Relabel, Unlabelled
-from detc.runtime.data.sources.schema import CocoJson, Concat, PanopticJson, PascalVoc, YoloTxt
+from detc.runtime.data.sources.schema import CocoJson, Concat, MotSequences, PanopticJson, PascalVoc, YoloTxt
 
 __all__ = [
     "CocoJson",
     "Concat",
     "Folder",
+    "MotSequences",
     "PanopticJson",
     "Part",
     "PascalVoc",

@@ -17,6 +17,7 @@ from detc.dsl.diagnostics import did_you_mean, error
 
 if TYPE_CHECKING:
     from detc.runtime.data.records import Annotations
+    from detc.runtime.data.sources.mot import Sequence
 
 SPLITS = ("train", "val", "test")
 
@@ -214,6 +215,36 @@ class YoloTxt(FileSource):
         from detc.runtime.data.sources.yolo import read_yolo
 
         return read_yolo(self, split, classes)
+
+
+class MotSequences(FileSource):
+    """MOTChallenge folders: each split is a folder of sequences with `img1/` and `gt/gt.txt`.
+
+    Their frames are the images of the split. The class of a box is the number in the file's eighth column, from 1;
+    boxes that the file marks as not counting are not trained on.
+    """
+
+    module = "std.data"
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+
+    def read_classes(self) -> list[str] | None:
+        """The files know numbers only."""
+        return None
+
+    def sequences(self, split: str) -> list[Sequence]:
+        """The sequences of a split, by name."""
+        from detc.runtime.data.sources.mot import find_sequences
+
+        self.require(split)
+        return find_sequences(self.path(getattr(self, split)))
+
+    def read(self, split: str, classes: tuple[str, ...]) -> Annotations:
+        """See `FileSource.open`."""
+        from detc.runtime.data.sources.mot import read_mot_split
+
+        return read_mot_split(self.path(getattr(self, split)), split, classes)
 
 
 class Concat(DataSource):
