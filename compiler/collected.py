@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from detc.compiler.evaluate import Scope, evaluate
+from detc.compiler.evaluate import Inputs, Scope, evaluate, std_op
 from detc.compiler.selectors import matches
 from detc.compiler.values import Poisoned, Value, Wire, raw, show
 from detc.dsl import ast
@@ -41,7 +41,7 @@ def collect(
     before: tuple[int, int],
     value: Value,
     name: str,
-    weight: float,
+    weight: float | Value,
     picks: dict[str, Value],
     origin: Origin,
 ) -> bool:
@@ -50,8 +50,7 @@ def collect(
     Raises:
         DetError: DET0503 if the application has no losses, DET0702 if a selector matches none of them.
     """
-    scalar = isinstance(value.data, Wire) and getattr(value.data.type, "shape", None) == ()
-    if scalar:
+    if is_scalar(value):
         if picks:
             key, given = next(iter(picks.items()))
             message = f"`{key}` chooses among the losses of an application, and this is a single one"
@@ -71,8 +70,24 @@ def collect(
     del losses[before[0] :]
     for loss, suffix in own:
         if suffix in kept:
-            frame.ctx.loss(replace(loss, name=f"{name}.{suffix}", weight=loss.weight * weight))
+            wire, number = weighted(frame, loss.wire, weight, origin)
+            frame.ctx.loss(replace(loss, name=f"{name}.{suffix}", wire=wire, weight=loss.weight * number))
     return True
+
+
+def is_scalar(value: Value) -> bool:
+    """True for a wire that is one number."""
+    return isinstance(value.data, Wire) and getattr(value.data.type, "shape", None) == ()
+
+
+def weighted(frame: Frame, loss: Wire, weight: float | Value, origin: Origin) -> tuple[Wire, float]:
+    """A loss and the number to weigh it by; a weight that is a wire is multiplied in the graph."""
+    if not isinstance(weight, Value):
+        return loss, weight
+    inputs: Inputs = [(None, Value(loss, origin)), (None, weight)]
+    product = frame.apply(Value(std_op("Mul"), origin), inputs, origin.span, origin.via)
+    assert isinstance(product.data, Wire)
+    return product.data, 1.0
 
 
 def _pick(names: list[str], picks: dict[str, Value]) -> list[str]:

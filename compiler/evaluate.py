@@ -193,7 +193,8 @@ def _call(e: ast.Call, s: Scope) -> Value:
     raise error("DET0301", f"a {kind_of(callee)} cannot be called", origin, "called here")
 
 
-def _std_op(name: str) -> PrimitiveRef:
+def std_op(name: str) -> PrimitiveRef:
+    """The op behind an operator or a function of wires."""
     from detc.compiler import primitives
 
     cls = primitives.find("", name) or primitives.find("std.ops", name)
@@ -293,7 +294,7 @@ def _unary(e: ast.Unary, s: Scope) -> Value:
     if e.op == "not":
         return Value(not truth(value), origin)
     if is_wire(value.data):
-        return _apply_with_params(_std_op("Neg"), (BoundArg(None, value, origin),), e.span, origin, s)
+        return _apply_with_params(std_op("Neg"), (BoundArg(None, value, origin),), e.span, origin, s)
     if isinstance(value.data, Quantity):
         return Value(Quantity(-value.data.value, value.data.unit), origin)
     if isinstance(value.data, bool) or not isinstance(value.data, (int, float)):
@@ -318,7 +319,7 @@ def _binary(e: ast.Binary, s: Scope) -> Value:
             origin,
             "one side is a tensor, known only at run time",
         )
-    ref = _std_op(ARITHMETIC[e.op])
+    ref = std_op(ARITHMETIC[e.op])
     wires = tuple(BoundArg(None, v, v.origin) for v in (left, right) if is_wire(v.data))
     if len(wires) == 2:
         return _apply_with_params(ref, wires, e.span, origin, s)

@@ -82,6 +82,7 @@ class Frame:
                 self.ctx.report.add(*problem.diagnostics)
                 self._poison(stmt, scope)
             except Poisoned:
+                self.ctx.excuse()  # what an error keeps from running may hold what an edit names
                 self._poison(stmt, scope)
 
     def _statement(self, stmt: ast.Stmt, scope: Any, phase: str) -> None:
@@ -134,7 +135,7 @@ class Frame:
         """
         self._statement(stmt, scope, "")
 
-    def _poison(self, stmt: ast.Stmt, scope: Scope) -> None:
+    def _poison(self, stmt: ast.Stmt, scope: Any) -> None:
         """After a failure: what the statement would have defined is an error value."""
         bad = Value(POISON, Origin(stmt.span, scope.via))
         targets: list[ast.Target] = []
@@ -144,6 +145,8 @@ class Frame:
             targets = [stmt.target]
         elif isinstance(stmt, ast.OutPort):
             self.outputs[stmt.name] = bad
+            self.output_levels[stmt.name] = scope.level
+            self.names.setdefault(stmt.name, Slot(bad, span=stmt.span, read=True))
         elif isinstance(stmt, ast.StateStmt):
             self.names.setdefault(stmt.name, Slot(bad, span=stmt.span, read=True))
         elif isinstance(stmt, ast.NextStmt):
@@ -292,7 +295,8 @@ class Frame:
             removed.stmt, ast.RemoveStmt
         ):
             return
-        weight, picks = 1.0, {}
+        weight: float | Value = 1.0
+        picks = {}
         for arg in stmt.args:
             if arg.name in collected.PICKS:
                 picks[arg.name] = evaluate(arg.value, scope)
@@ -301,10 +305,10 @@ class Frame:
                 raise error(
                     "DET0207", f"a loss has no argument `{arg.name}`", arg.span, "a loss takes `weight`"
                 )
-            weight = self._number(evaluate(arg.value, scope))
+            weight = self._weight(evaluate(arg.value, scope))
         edit = settle(below.of_field("weight"), f"loss.{name}.weight", self.ctx.report)
         if edit is not None and isinstance(edit.stmt, ast.SetStmt):
-            weight = self._number(evaluate(edit.stmt.value, edit.scope))
+            weight = self._weight(evaluate(edit.stmt.value, edit.scope))
         before, origin = collected.mark(self), Origin(stmt.span, scope.via)
         value = collected.evaluated(self, before, stmt.value, scope)
         if collected.collect(self, before, value, name, weight, picks, origin):
@@ -317,9 +321,13 @@ class Frame:
                 origin_of(stmt.value, scope),
                 "this is no scalar",
             )
-        self.ctx.loss(Loss(name, value.data, weight, origin))
+        wire, number = collected.weighted(self, value.data, weight, origin)
+        self.ctx.loss(Loss(name, wire, number, origin))
 
-    def _number(self, value: Value) -> float:
+    def _weight(self, value: Value) -> float | Value:
+        """A number, or a scalar that is known at run time."""
+        if collected.is_scalar(value):
+            return value
         if isinstance(value.data, bool) or not isinstance(value.data, (int, float)):
             raise error(
                 "DET0301",

@@ -50,6 +50,11 @@ def scatter(found: dict[str, Tensor], again: Any) -> Tensor:
     return (again_BKT4.std(2) / (0.5 * sides_BK)[..., None]).mean(-1)
 
 
+def any_object(truth: dict[str, Tensor]) -> Tensor:
+    """`AnyObject`: 1.0 if any row is valid, else 0.0."""
+    return truth["valid"].any().float()
+
+
 def inverse(matrix_B33: Tensor) -> Tensor:
     """The inverses of 3x3 matrices, by cross products of their columns."""
     a, b, c = matrix_B33.unbind(-1)

@@ -108,6 +108,26 @@ class Scatter(Op):
         return Function(f"{PACKAGE}:scatter")
 
 
+class AnyObject(Op):
+    """1 if the images of a batch hold any object, else 0: where nothing was found there is nothing to learn.
+
+    As the weight of a loss it leaves out batches without pseudo labels, which would teach that all is background.
+    """
+
+    module = "std.semi"
+    phase = "train"
+    inputs = (Port("truth", Struct, kinds=("instances", "detections", "proposals")),)
+
+    def infer(self, truth: Struct) -> Tensor:
+        """A scalar."""
+        _rows(truth, "valid")
+        return tensor()
+
+    def torch(self, truth: Type) -> Function:  # type: ignore[override]
+        """A reduction."""
+        return Function(f"{PACKAGE}:any_object")
+
+
 class ToView(Op):
     """Boxes of one view in another: corners go through the homography between them, bounds are clipped.
 
