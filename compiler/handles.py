@@ -204,7 +204,7 @@ def make_handle(
             )
     if stmt.type is not None:
         place = edit.origin if edit is not None else given.origin if given is not None else construct.origin
-        conforms(construct, stmt.type, scope.module, name, place, ctx.report)
+        conforms(construct, stmt.type, scope.module, name, place)
     weights = construct.weights or (
         evaluate(stmt.weights, scope) if stmt.weights is not None and given is None else None
     )

@@ -7,7 +7,7 @@ from detc.compiler.template import levels, walk
 from detc.compiler.typecheck import type_text
 from detc.compiler.values import Construct, TemplateRef
 from detc.dsl import ast
-from detc.dsl.diagnostics import Report, did_you_mean, error
+from detc.dsl.diagnostics import DetError, did_you_mean, error
 from detc.dsl.source import Origin, Span
 
 
@@ -33,29 +33,33 @@ def find_interface(name: str, module: Module, span: Span) -> ast.InterfaceDecl:
     )
 
 
-def conforms(
-    construct: Construct, t: ast.TypeExpr, module: Module, slot: str, place: Origin, report: Report
-) -> None:
-    """Report (DET0310) each port of the interface that what fills the slot lacks or has otherwise."""
+def conforms(construct: Construct, t: ast.TypeExpr, module: Module, slot: str, place: Origin) -> None:
+    """Check that what fills a slot has the ports of the slot's interface.
+
+    Raises:
+        DetError: DET0310 for each port that it lacks or has otherwise.
+    """
     if not isinstance(t, ast.TypeName):
         raise error("DET0310", "a slot has one interface", t.span, "not an interface")
     interface = find_interface(t.name, module, t.span)
     if not isinstance(construct.target, TemplateRef):
         return
     problems = missing_ports(construct.target, interface)
-    for text, span in problems:
-        report.add(
-            *error(
-                "DET0310",
-                f"{construct.name} does not fit `{slot}: {t.name}`: {text}",
-                place,
-                f"{construct.name} is given here",
-                secondary=[
-                    (span, "the interface wants this"),
-                    (construct.target.decl.name_span, "declared here"),
-                ],
-            ).diagnostics
+    found = [
+        error(
+            "DET0310",
+            f"{construct.name} does not fit `{slot}: {t.name}`: {text}",
+            place,
+            f"{construct.name} is given here",
+            secondary=[
+                (span, "the interface wants this"),
+                (construct.target.decl.name_span, "declared here"),
+            ],
         )
+        for text, span in problems
+    ]
+    if found:
+        raise DetError(*(d for e in found for d in e.diagnostics))
 
 
 def missing_ports(ref: TemplateRef, interface: ast.InterfaceDecl) -> list[tuple[str, Span]]:
