@@ -24,18 +24,28 @@ _LIST = 12
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Load `state` into `model`; every tensor must be there with its shape, and nothing else.
 
+    The names may be those of another project, if a key table turns every one of them into one of ours.
+
     Raises:
         DetError: DET0902, listing what differs; the model is left as it was.
     """
     target = model.state_dict()
-    differences = [f"{k}: not in {source}" for k in target if k not in state and not k.endswith(_OPTIONAL)]
-    differences += [f"{k}: not in this model" for k in state if k not in target and not k.endswith(_OPTIONAL)]
+    differences = _missing_and_more(state, target, source)
+    if differences:
+        mapped = map_keys(state, target, source).state
+        if _missing_and_more(mapped, target, source):
+            raise _other_model(source, differences)
+        state = mapped
+    _copy(target, {k: v for k, v in state.items() if k in target})
+
+
+def _missing_and_more(state: Mapping[str, Tensor], target: Mapping[str, Tensor], source: str) -> list[str]:
+    found = [f"{k}: not in {source}" for k in target if k not in state and not k.endswith(_OPTIONAL)]
+    found += [f"{k}: not in this model" for k in state if k not in target and not k.endswith(_OPTIONAL)]
     for key, want in target.items():
         if key in state and state[key].shape != want.shape:
-            differences.append(f"{key}: {_shape(state[key])} in {source}, {_shape(want)} in this model")
-    if differences:
-        raise _other_model(source, differences)
-    _copy(target, {k: v for k, v in state.items() if k in target})
+            found.append(f"{key}: {_shape(state[key])} in {source}, {_shape(want)} in this model")
+    return found
 
 
 def load_fitting(
