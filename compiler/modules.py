@@ -163,6 +163,8 @@ class Loader:
                 self._files[path] = self._load(source, name, into)
             finally:
                 self._loading.pop()
+        elif into is not None and all(m is not self._files[path] for m in into.members):
+            into.members.append(self._files[path])  # read before, by its path
         return self._files[path]
 
     def _load(self, source: Source, name: str, into: Module | None = None) -> Module:
