@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "parallel.h"
 
@@ -33,9 +34,23 @@ void transpose(int64_t rows, int64_t cols, const T* from, int64_t from_stride, T
     }
 }
 
+// An image batch with a pixel's channels in one run: a copy, or the images themselves where they are so already.
+template <class T>
+class ChannelsLast {
+ public:
+  explicit ChannelsLast(const T* x) : data_(x) {}
+  explicit ChannelsLast(std::unique_ptr<T[]> copy) : copy_(std::move(copy)), data_(copy_.get()) {}
+  const T* get() const { return data_; }
+
+ private:
+  std::unique_ptr<T[]> copy_;
+  const T* data_;
+};
+
 // [B, C, HW] to [B, HW, C].
 template <class T>
-std::unique_ptr<T[]> channels_last(const T* x, int64_t images, int64_t channels, int64_t pixels) {
+ChannelsLast<T> channels_last(const T* x, int64_t images, int64_t channels, int64_t pixels) {
+  if (channels == 1 || pixels == 1) return ChannelsLast<T>(x);
   auto out = scratch<T>(images * channels * pixels);
   T* to = out.get();
   parallel_for(images * pixels, 1024, [=](int64_t begin, int64_t end) {
@@ -45,7 +60,7 @@ std::unique_ptr<T[]> channels_last(const T* x, int64_t images, int64_t channels,
       begin += count;
     }
   });
-  return out;
+  return ChannelsLast<T>(std::move(out));
 }
 
 }  // namespace detc
