@@ -27,6 +27,10 @@ def multiply_adds(program: Program, height: int, width: int) -> int:
     graph = program.infer_graph
     training = program.model.training
     graph.eval()
+    # the counter follows modules by gradient hooks, which a view of a parameter that wants a gradient upsets
+    learning = [p for p in program.model.parameters() if p.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
     counter = FlopCounterMode(display=False, custom_mapping=_own_ops())
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), counter, torch.no_grad():
@@ -34,6 +38,8 @@ def multiply_adds(program: Program, height: int, width: int) -> int:
             graph({"pixels": pixels, "size": torch.empty(1, 2)})
     finally:
         program.model.train(training)
+        for parameter in learning:
+            parameter.requires_grad_(True)
     return int(counter.get_total_flops()) // 2
 
 
@@ -43,7 +49,9 @@ def _own_ops() -> dict[Any, Any]:
 
     from detc.nativeops import ops  # noqa: F401  (registers them)
 
-    def deform_conv2d(x: Any, weight: Any, *rest: Any, out_shape: Any = None, **options: Any) -> int:
+    def deform_conv2d(
+        x: Any, offset: Any, weight: Any, *rest: Any, out_shape: Any = None, **options: Any
+    ) -> int:
         batch, _, height, width = out_shape
         out, channels, kernel_h, kernel_w = weight
         return int(2 * batch * height * width * out * channels * kernel_h * kernel_w)
