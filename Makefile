@@ -14,12 +14,13 @@ DATA := data/synth
 RUN := runs/quickstart
 MODEL := $(RUN)/quickstart.onnx
 
-.PHONY: help install quickstart test lint types clean
+.PHONY: help install quickstart test lint types sanitize clean
 
 help:
 	@echo "make quickstart   train, evaluate, draw and export a detector (a few minutes)"
 	@echo "make test         run the tests"
 	@echo "make lint types   ruff and mypy"
+	@echo "make sanitize     the native ops' CPU tests under AddressSanitizer and UBSan"
 	@echo "make clean        remove .venv, runs/ and the sample data"
 
 install: $(READY)
@@ -67,6 +68,9 @@ types: $(READY)
 	@mkdir -p build/types && ln -sfn ../.. build/types/detc
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 	  -m detc -p detc.cli -p detc.compiler -p detc.dsl -p detc.nativeops -p detc.runtime
+
+sanitize: $(READY)
+	$(BIN)/python -m detc.nativeops.tools.sanitize $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) runs data/synth build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

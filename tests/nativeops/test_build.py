@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -115,22 +116,82 @@ def test_no_nvcc_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert build.default_architectures() == ()
 
 
-def test_the_library_depends_on_no_cuda_and_no_python() -> None:
+def built_libraries() -> list[build.Library]:
+    """The library in use, and every other one that lies in the cache, those with CUDA kernels too."""
     require_native()
-    library = loader.loaded_library()
-    assert library is not None
+    used = loader.loaded_library()
+    assert used is not None
+    others = [build._read(meta) for meta in sorted(build.cache_folder().glob("libdetc_*.json"))]
+    return [used, *(x for x in others if x is not None and x.path != used.path)]
+
+
+def needed_by(library: Path) -> set[str]:
+    listing = subprocess.run(
+        ["readelf", "-d", str(library)], capture_output=True, text=True, check=True
+    ).stdout
+    return {line.split("[")[1].rstrip("]") for line in listing.splitlines() if "(NEEDED)" in line}
+
+
+def test_the_library_depends_on_no_cuda_and_no_python() -> None:
     if shutil.which("readelf") is None:
         pytest.skip("no readelf here")
-    listing = subprocess.run(
-        ["readelf", "-d", str(library.path)], capture_output=True, text=True, check=True
-    ).stdout
-    needed = {line.split("[")[1].rstrip("]") for line in listing.splitlines() if "(NEEDED)" in line}
-    assert {"libtorch.so", "libtorch_cpu.so"} <= needed
-    assert not [
-        n
-        for n in needed
-        if n.startswith(("libtorch_cuda", "libcudart", "libpython", "libc10_cuda", "libgomp"))
-    ]
+    for library in built_libraries():
+        needed = needed_by(library.path)
+        if library.host == "torch":
+            assert {"libtorch.so", "libtorch_cpu.so"} <= needed
+        foreign = ("libtorch_cuda", "libcudart", "libcuda", "libpython", "libc10_cuda", "libgomp", "libonnx")
+        assert not [n for n in needed if n.startswith(foreign)], library
+
+
+def device_code(library: Path) -> set[tuple[int, int]]:
+    """(kind, architecture) of the code for cards in a library: kind 1 is PTX, 2 machine code.
+
+    It lies in containers that begin with a magic number: 16 bytes of header, then entries (kind, size of the entry's
+    header, size of its payload, ..., architecture at byte 28).
+    """
+    data, found, at = library.read_bytes(), set(), 0
+    while (at := data.find(b"\x50\xed\x55\xba", at)) >= 0:
+        _, header, size = struct.unpack_from("<HHQ", data, at + 4)
+        entry, end = at + header, at + header + size
+        while entry < end:
+            kind, _, length, payload = struct.unpack_from("<HHIQ", data, entry)
+            if kind not in (1, 2) or length < 32:
+                break  # the magic number was no header's
+            found.add((kind, struct.unpack_from("<I", data, entry + 28)[0]))
+            entry += length + payload
+        at += 4
+    return found
+
+
+def test_the_cuda_library_has_code_for_every_card() -> None:
+    with_cuda = [x for x in built_libraries() if x.architectures]
+    if not with_cuda:
+        pytest.skip("no library with CUDA kernels is built here: `detc native build` with nvcc makes one")
+    for library in with_cuda:
+        *machine, ptx = library.architectures
+        wanted = {(2, int(a)) for a in machine} | {(1, int(ptx.removesuffix("+PTX")))}
+        assert device_code(library.path) == wanted
+
+
+def test_the_static_runtime_is_found_behind_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An nvcc on the PATH may be a wrapper that tells nothing about where CUDA lies."""
+    top = tmp_path / "cuda"
+    (top / "lib64").mkdir(parents=True)
+    (top / "lib64/libcudart_static.a").touch()
+    script = tmp_path / "nvcc"
+    script.write_text(f"#!/bin/sh\necho '#$ TOP={top}/bin/..' >&2\n")
+    script.chmod(0o755)
+    (top / "bin").mkdir()
+    monkeypatch.setenv("NVCC", str(script))
+    toolchain.cudart_folder.cache_clear()
+    try:
+        assert toolchain.cudart_folder() == (top / "lib64").resolve()
+        (top / "lib64/libcudart_static.a").unlink()
+        toolchain.cudart_folder.cache_clear()
+        with pytest.raises(build.NativeBuildError, match="no libcudart_static"):
+            toolchain.cudart_folder()
+    finally:
+        toolchain.cudart_folder.cache_clear()
 
 
 def test_status_builds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
