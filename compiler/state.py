@@ -209,8 +209,8 @@ def _initial(frame: Frame, stmt: ast.StateStmt, scope: Scope, path: str) -> Op:
             "DET0506",
             f"the initial value of the state `{stmt.name}` must be known before the first frame, "
             f"and this is a {kind_of(value)}",
-            value.origin,
-            show(value),
+            Origin(stmt.value.span, scope.via),
+            "not known yet" if isinstance(data, Wire) else show(value),
             help="tracks begin as NoTracks(), tensors as Zeros()",
         )
     assert isinstance(data, Construct) and isinstance(data.target, PrimitiveRef)

@@ -60,6 +60,11 @@ def evaluate_file(
             help='give them with --weights, or write model = … from "…"',
         )
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return evaluate(  # type: ignore[return-value]
+    numbers: dict[str, float] = evaluate(  # type: ignore[assignment]
         program, resolved.data, split=split, device=where, batch=batch, workers=workers, limit=limit
     )
+    if resolved.model.states and limit is None:
+        from detc.runtime.mot import evaluate_tracks
+
+        numbers = {**numbers, **evaluate_tracks(program, resolved.data, split, where)}
+    return numbers

@@ -14,6 +14,8 @@ from detc.dsl.diagnostics import error
 from detc.runtime.video import Video, VideoWriter
 
 if TYPE_CHECKING:
+    from detc.compiler.program import Program
+    from detc.compiler.spec import DataSpec
     from detc.runtime.track import Tracked, Tracker
 
 Array = np.ndarray[Any, Any]
@@ -138,6 +140,29 @@ def mot_lines(frame: int, found: Tracked) -> list[str]:
         place = f"{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f}"
         lines.append(f"{frame},{id},{place},{float(score):.4f},{int(label) + 1},-1,-1\n")
     return lines
+
+
+def evaluate_tracks(
+    program: Program, data: DataSpec, split: str, device: str | None = None
+) -> dict[str, float]:
+    """Metrics of the tracks over the sequences of a split: "tracks/HOTA", "tracks/MOTA", …
+
+    Empty if the model does not track or the data has no sequences. The split's `TrackMetrics` say by which rules.
+    """
+    from detc.runtime.data.options import options
+    from detc.runtime.metrics.mot import COMBINED
+    from detc.runtime.metrics.schema import TrackMetrics
+    from detc.runtime.track import from_program
+
+    sequences = getattr(data.source, "sequences", None)
+    if "tracks" not in program.spec.infer.outputs or not program.spec.states or sequences is None:
+        return {}
+    bound = [m for m in options(data.fields).evaluate.values() if isinstance(m, TrackMetrics)]
+    tracker = from_program(program, device)
+    followed = [track_to(tracker, Video(s.name, s.rate, s), None) for s in sequences(split)]
+    numbers = score_tracks(followed, mot17=any(m.mot17 for m in bound if m.on == split))
+    whole = numbers.get(COMBINED) or next(iter(numbers.values()), {})
+    return {f"tracks/{name}": value for name, value in whole.items()}
 
 
 def score_tracks(followed: list[Followed], *, mot17: bool = False) -> dict[str, dict[str, float]]:

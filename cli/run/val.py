@@ -49,6 +49,10 @@ def val(
         print_json(metrics)
         return
     table([(label, f"{metrics[key]:.4f}") for key, label in NAMES.items() if metrics.get(key, -1) >= 0])
+    tracks = [(k.removeprefix("tracks/"), v) for k, v in metrics.items() if k.startswith("tracks/")]
+    if tracks:
+        print("\nTracks")
+        table([(name, f"{value:.0f}" if value > 1 else f"{value:.4f}") for name, value in tracks])
     classes = {key.removeprefix("ap/"): value for key, value in metrics.items() if key.startswith("ap/")}
     if len(classes) > 1:
         print("\nAP 50:95 by class")

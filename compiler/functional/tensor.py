@@ -47,3 +47,8 @@ def concat(*inputs: Tensor, dim: int = 1) -> Tensor:
 def detach(x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
     """`x` without its history."""
     return [level.detach() for level in x] if isinstance(x, list) else x.detach()
+
+
+def zeros(like: Tensor, *, shape: list[int], dtype: str) -> Tensor:
+    """Zeros [B, *shape] for the batch of `like`, on its device."""
+    return torch.zeros((like.shape[0], *shape), dtype=getattr(torch, dtype), device=like.device)
