@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 
 from detc.cli.console import Json, Run, Sets, command, count, print_json, table
-from detc.cli.run.options import Device, Model, Weights
+from detc.cli.run.options import Device, Model, Weights, track_rows
 
 app = command()
-RATIOS = ("HOTA", "MOTA", "IDF1", "DetA", "AssA", "MOTP")
-SHOWN = (*RATIOS, "CLR_FP", "CLR_FN", "IDSW", "Frag", "MT", "ML")
 
 
 @app.command()
@@ -84,5 +82,5 @@ def track(
     for name, values in numbers.items():
         if len(numbers) == 1 or name == "combined" or len(numbers) <= 4:
             print(f"\n{name}")
-            table([(k, f"{values[k]:.4f}" if k in RATIOS else f"{values[k]:.0f}") for k in SHOWN])
+            table(track_rows(values))
     print(f"\n{count(len(followed), 'video')} in {out}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from detc.cli.console import Json, Run, Sets, chosen_run, command, print_json, table
-from detc.cli.run.options import Device, Model, Weights
+from detc.cli.run.options import Device, Model, Weights, track_rows
 
 app = command()
 
@@ -49,10 +49,10 @@ def val(
         print_json(metrics)
         return
     table([(label, f"{metrics[key]:.4f}") for key, label in NAMES.items() if metrics.get(key, -1) >= 0])
-    tracks = [(k.removeprefix("tracks/"), v) for k, v in metrics.items() if k.startswith("tracks/")]
+    tracks = {k.removeprefix("tracks/"): v for k, v in metrics.items() if k.startswith("tracks/")}
     if tracks:
         print("\nTracks")
-        table([(name, f"{value:.0f}" if value > 1 else f"{value:.4f}") for name, value in tracks])
+        table(track_rows(tracks))
     classes = {key.removeprefix("ap/"): value for key, value in metrics.items() if key.startswith("ap/")}
     if len(classes) > 1:
         print("\nAP 50:95 by class")
