@@ -24,8 +24,9 @@ def _node(cost: FLOAT, row_valid: BOOL, col_valid: BOOL) -> tuple[INT64, INT64]:
 
 def translate(cost, row_valid, col_valid):  # type: ignore[no-untyped-def]
     """The exporter's rule; without a mask all take part."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18
     shape: Any = op.Shape(cost)
     true: Any = op.Cast(op.Constant(value_int=1), to=9)
     if row_valid is None:

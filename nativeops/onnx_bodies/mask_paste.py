@@ -25,7 +25,9 @@ def translate(
     threshold: float,
 ):
     """The exporter's rule; the image's size is an input, so that it may be dynamic."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     def listed(n: Any) -> Any:
         return (

@@ -159,6 +159,20 @@ def test_rotated_boxes_have_no_form(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shape", [(3, 7, 4), (2, 4, 9)])
+def test_linear_assignment(shape: tuple[int, int, int], masked: bool, tmp_path: Path) -> None:
+    def match(cost: Tensor, rows: Tensor, cols: Tensor) -> tuple[Tensor, ...]:
+        if not masked:
+            return tuple(ops.linear_assignment(cost * (rows | ~rows)[..., None] * (cols | ~cols)[:, None]))
+        return tuple(ops.linear_assignment(cost, row_valid_BN=rows, col_valid_BM=cols))
+
+    cost = torch.rand(shape)
+    cost[0, 0, 0] = float("nan")
+    inputs = (cost, torch.rand(shape[:2]) > 0.2, torch.rand(shape[0], shape[2]) > 0.2)
+    check_both_roads(match, inputs, {"LinearAssignment"}, tmp_path)
+
+
 @pytest.mark.parametrize("levels", [1, 4])
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize("ratio", [0, 2])
