@@ -201,3 +201,31 @@ def test_status_builds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     text = cli_api.status()
     assert text.count("not built for these sources") == 2
     assert not list(tmp_path.rglob("*.so"))
+
+
+def detc_native(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "detc.cli.main", "native", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+def test_the_command_quotes_a_failing_compiler_and_exits_with_1(tmp_path: Path) -> None:
+    script = tmp_path / "cxx"
+    script.write_text("#!/bin/sh\necho 'a.cpp:1:1: error: out of luck' >&2\nexit 1\n")
+    script.chmod(0o755)
+    done = detc_native("build", "--force", CXX=str(script), DETC_CACHE=str(tmp_path / "cache"), DETC_CUDA="0")
+    assert done.returncode == 1
+    words, summary, hint = done.stderr.strip().splitlines()[-3:]
+    assert words == "a.cpp:1:1: error: out of luck"
+    assert summary.startswith("building ") and summary.endswith(" failed")
+    assert hint.startswith(f"The command was: {script} ")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_tells_what_is_there(tmp_path: Path) -> None:
+    done = detc_native("status", DETC_CACHE=str(tmp_path), PATH=str(tmp_path), CXX="", NVCC="", CUDA_HOME="")
+    assert done.returncode == 0, done.stderr
+    assert "C++ compiler  none found" in done.stdout
+    assert "nvcc          none found: builds are for the CPU only" in done.stdout
+    assert build.source_hash("torch") in done.stdout
