@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detc.runtime.metrics.headline import HEADLINE
 from detc.runtime.report import Chart, ClassRow, Report
 
 if TYPE_CHECKING:
     from detc.compiler.runs import ResolvedRun
 
-HEADLINE = {"ap": "AP 50:95", "ap50": "AP 50", "ap75": "AP 75"}
 NAMES = {
     **HEADLINE,
     "ap_s": "AP, small objects",
@@ -25,6 +25,10 @@ NAMES = {
     "ar_s": "AR, small objects",
     "ar_m": "AR, medium objects",
     "ar_l": "AR, large objects",
+    "ap_s_mask": "AP, small masks",
+    "ap_m_mask": "AP, medium masks",
+    "ap_l_mask": "AP, large masks",
+    "ar_100_mask": "AR, 100 masks",
 }
 NOT_LOSSES = {"kind", "iteration", "time", "lr", "epoch", "images_per_second", "data_share", "memory_gib"}
 Row = Mapping[str, Any]

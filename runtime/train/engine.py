@@ -14,6 +14,7 @@ import torch
 from detc.compiler.spec import DataSpec, TrainSpec
 from detc.dsl.diagnostics import error
 from detc.runtime.malloc import keep_large_blocks
+from detc.runtime.metrics.headline import headline
 from detc.runtime.train import ddp
 from detc.runtime.train.fit import TrainResult, describe, fit, share_of_batch
 from detc.runtime.train.log import draw_curves, read_rows, write_summary
@@ -253,10 +254,8 @@ def _finish(job: _Job, result: TrainResult, device: torch.device, display: Displ
         result.stopped, ""
     )
     display.say(f"{result.epochs:.4g} epochs in {duration(result.seconds)}{why}")
-    if result.best is not None and "ap" in result.best_metrics:
-        m = result.best_metrics
-        words = "  ".join(f"{k} {m[k]:.4f}" for k in ("ap", "ap50", "ap75") if k in m)
-        display.say(f"best: {words}  {result.best}")
+    if result.best is not None and headline(result.best_metrics):
+        display.say(f"best: {headline(result.best_metrics)}  {result.best}")
     display.say(f"last: {result.last}")
 
 

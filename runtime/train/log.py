@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from detc.runtime.metrics.headline import HEADLINE
 from detc.runtime.train.checkpoint import cannot_write
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def draw_curves(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
     rate = left.twinx()
     rate.plot([r["iteration"] for r in train], [r["lr"] for r in train], color="0.7", linestyle=":")
     rate.set_ylabel("learning rate (dotted)")
-    for name, label in (("ap", "AP 50:95"), ("ap50", "AP 50"), ("ap75", "AP 75")):
+    for name, label in HEADLINE.items():
         points = [(r["iteration"], r[name]) for r in val if r.get(name) is not None]
         if points:
             right.plot(*zip(*points, strict=True), marker=".", label=label)

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 
 from detc.dsl.diagnostics import error
+from detc.runtime.metrics.headline import headline
 from detc.runtime.train.checkpoint import (
     Checkpoint,
     random_state,
@@ -270,7 +271,7 @@ class Loop:
         if self.world.first:
             for sink in self.sinks:
                 sink.row("val", progress.done, {**self.metrics, "epoch": epoch})
-        words = "  ".join(f"{k} {self.metrics[k]:.4f}" for k in ("ap", "ap50", "ap75") if k in self.metrics)
+        words = headline(self.metrics)
         mark = "  (best so far)" if better else ""
         self.display.say(f"epoch {epoch:g}: {words}{mark}  [{duration(time.monotonic() - began)}]")
         kept = f"iter_{progress.done:07d}.pt" if self.options.keep else None
