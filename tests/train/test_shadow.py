@@ -185,8 +185,9 @@ model Student(classes: labels = ["one", "two"], width: int = 8) : Detector {
     input truth: instances
     frozen node student = Tiny(CLASSES, width = width) from "FILE"
     loss plain = (image, truth) -> own
-    hint = image -> student.backbone
-    loss kd = (image -> own.backbone, hint) -> ChannelKD()
+    hint = image -> student.backbone -> student.head
+    mine = image -> own.backbone -> own.head
+    loss kd = (mine.logits, hint.logits) -> ChannelKD()
   }
   infer { output detections = image -> own }
 }
