@@ -5,7 +5,11 @@ The tests of the single ops compare them with peers; this file is what none of t
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +23,7 @@ from tests.nativeops.op_cases import CASES, Case
 from tests.nativeops.op_checks import assert_same, check_graph, require_native
 
 Call = tuple[Any, tuple[Any, ...]]
+ROOT = Path(__file__).resolve().parents[2]
 ALL = list(CASES)
 TRAINED = [name for name, case in CASES.items() if case.differentiable]
 
@@ -233,3 +238,28 @@ def test_threads_and_repetition_change_nothing(name: str) -> None:
         return
     one_and_two_threads(lambda: results(case, inputs))
     assert_same(results(case, inputs), results(case, inputs))
+
+
+WITHOUT = """
+import sys
+import torch
+from detc.nativeops import loader
+from tests.nativeops.test_every_op import CASES, results
+found = {}
+for name, case in CASES.items():
+    torch.manual_seed(0)
+    found[name] = results(case, case.make(torch.float32))
+assert loader.loaded_library() is None
+torch.save(found, sys.argv[1])
+"""
+
+
+def test_every_op_works_without_a_library(tmp_path: Path) -> None:
+    environment = {**os.environ, "DETC_NATIVE": "0"}
+    command = [sys.executable, "-c", WITHOUT, str(tmp_path / "results.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    by_reference = torch.load(tmp_path / "results.pt")
+    for name, case in CASES.items():
+        torch.manual_seed(0)
+        assert_same(results(case, case.make(torch.float32)), by_reference[name], atol=1e-4)
