@@ -38,7 +38,8 @@ class _Place:
 
 def _tree(model: Model) -> _Place:
     root = _Place()
-    for path, weight in model.weights.items():
+    for path in _in_order(model):
+        weight = model.weights[path]
         place = root
         for part in split_path(path):
             place = place.children.setdefault(part, _Place())
@@ -58,6 +59,17 @@ def _tree(model: Model) -> _Place:
             place.shadow = _rule_text(shadow.rule, shadow.source.removeprefix(shadow.path[: -len(name)]))
             above.children[name] = above.children.pop(name)  # behind what it follows
     return root
+
+
+def _in_order(model: Model) -> list[str]:
+    """Paths of weights by their first use that counts, which is the order that reading the text again gives."""
+    used = [
+        n.weights
+        for g in (model.infer, model.train)
+        for n in _without_dead(g).nodes()
+        if n.weights is not None
+    ]
+    return list(dict.fromkeys([*(path for path in used if path in model.weights), *model.weights]))
 
 
 def _places(root: _Place, path: str) -> tuple[_Place | None, _Place]:
