@@ -31,6 +31,14 @@ _CHOICES = {
     "input": ("uint8", "float32"),
 }
 
+# What the schema knows and no back end makes yet, with what can be written instead.
+_UNAVAILABLE = {
+    ("precision", "bf16"): 'write precision = "fp16" or "fp32"',
+    ("nms", "topk"): 'write nms = "native" or "NonMaxSuppression"',
+    ("nms", "EfficientNMS_TRT"): 'write nms = "native" or "NonMaxSuppression"',
+}
+FIRST_OPSET = 18  # of torch's exporter
+
 
 def _target(construct: Construct, report: Report, edits: list[Active]) -> TargetSpec:
     body = instance_body(construct, report, edits, (), ())
@@ -50,6 +58,14 @@ def _target(construct: Construct, report: Report, edits: list[Active]) -> Target
                 raise error(
                     "DET0801", f"`{name}` must be one of {options}, not {show(value)}", value.origin, label
                 )
+            if (name, data) in _UNAVAILABLE:
+                raise error(
+                    "DET0802",
+                    f"`{name} = {show(value)}` cannot be exported yet",
+                    value.origin,
+                    "not available",
+                    help=_UNAVAILABLE[name, data],
+                )
             found[name] = data
         elif name == "opset":
             if not isinstance(data, int) or not 13 <= data <= 23:
@@ -58,6 +74,14 @@ def _target(construct: Construct, report: Report, edits: list[Active]) -> Target
                     f"`opset` must be 13 to 23, not {show(value)}",
                     value.origin,
                     "no such opset here",
+                )
+            if data < FIRST_OPSET:
+                raise error(
+                    "DET0802",
+                    f"opset {data} is not available: the exporter starts at {FIRST_OPSET}",
+                    value.origin,
+                    "too old",
+                    help=f"write opset = {FIRST_OPSET}",
                 )
             found[name] = data
         elif name == "image":

@@ -77,7 +77,12 @@ def compile_to(
     spec = run.find_target(target)
     if out.suffix in GRAPHS:
         return _graph(run, out)
-    _refuse(spec)
+    if spec.precision != "fp32" and out.suffix != ".onnx":
+        raise error(
+            "DET0802",
+            f'precision = "{spec.precision}" is for .onnx files, not for {out.suffix}',
+            help="compile to .onnx, or choose another target",
+        )
     from detc.compiler.program import build
     from detc.runtime.weights.apply import load_stated
 
@@ -105,21 +110,6 @@ def compile_to(
     deploy = _deploy(program, spec, after)
     batches = list(_batches(run, deploy, spec, images)) if verify else []
     return (_onnx if out.suffix == ".onnx" else _exported)(run, deploy, spec, out, batches)
-
-
-def _refuse(spec: TargetSpec) -> None:
-    if spec.precision != "fp32":
-        raise error(
-            "DET0802",
-            f'precision = "{spec.precision}" cannot be exported yet: files are fp32',
-            help='write precision = "fp32"',
-        )
-    if spec.nms in ("topk", "EfficientNMS_TRT"):
-        raise error(
-            "DET0802",
-            f'nms = "{spec.nms}" cannot be exported yet',
-            help='write nms = "native" or "NonMaxSuppression"',
-        )
 
 
 def _deploy(program: Program, spec: TargetSpec, after: Callable[[str, Any], None] | None) -> Deploy:
@@ -206,17 +196,19 @@ def _compare(
     expected: Callable[..., Any],
     found: Callable[..., Any],
     what: str,
+    precision: str = "fp32",
 ) -> Comparison | None:
     import torch
 
-    from detc.compiler.verify import Comparison, compare
+    from detc.compiler.verify import EXACT, HALF, Comparison, compare
 
     if not batches:
         return None
     total = Comparison()
+    tolerance = HALF if precision == "fp16" else EXACT
     with torch.no_grad():
         for name, image in batches:
-            total.merge(compare(expected(image), found(image), name))
+            total.merge(compare(expected(image), found(image), name, tolerance))
             if total.problem is not None:
                 raise error(
                     "DET0803",
@@ -263,6 +255,7 @@ def _onnx(
             deploy,
             lambda x: dict(zip(names, session.run(None, {feed: x.numpy()}), strict=True)),
             "ONNX model",
+            spec.precision,
         )
     _write(out, data)
     return Compiled(out, [out], comparison)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import fx
 from torch.export import Dim, ExportedProgram, export
+from torch.fx import traceback
 
 from detc.compiler.backends.deploy import Deploy
 from detc.compiler.spec import TargetSpec
@@ -43,10 +47,26 @@ def dynamic_axes(deploy: Deploy, target: TargetSpec) -> dict[int, Any]:
     return axes
 
 
+@contextmanager
+def places_kept(graph: fx.GraphModule) -> Iterator[None]:
+    """Within the block the graph runs node by node, so that what is traced keeps each node's place in the spec."""
+    interpreter = fx.Interpreter(graph)
+
+    def forward(*inputs: Any) -> Any:
+        with traceback.preserve_node_meta():
+            return interpreter.run(*inputs)
+
+    graph.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del graph.forward
+
+
 def to_exported(deploy: Deploy, target: TargetSpec) -> ExportedProgram:
     """Trace the deployed module."""
     example = example_input(deploy, target)
-    with torch.no_grad():
+    with torch.no_grad(), places_kept(deploy.inner):
         return export(
             deploy, (example,), dynamic_shapes={"image": dynamic_axes(deploy, target)}, strict=False
         )

@@ -14,6 +14,7 @@ import onnx
 import torch
 from torch.export import ExportedProgram
 
+from detc.compiler.backends.half import half_precision
 from detc.compiler.spec import TargetSpec
 from detc.dsl.diagnostics import error
 from detc.nativeops import onnx_bodies
@@ -62,6 +63,8 @@ def to_onnx(
     onnx_bodies.attach(model, inline=target.nms == "NonMaxSuppression")
     onnx.checker.check_model(model)
     model = simplified(model)
+    if target.precision == "fp16":
+        model = half_precision(model)
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     model.producer_name = "detc"
@@ -88,18 +91,27 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _name_places(model: onnx.ModelProto) -> None:
-    """Give every node the line of the spec that it comes from, in `detc.place`."""
-    previous = ""
-    for node in model.graph.node:
-        text = next((p.value for p in node.metadata_props if p.key == TRACE), "")
-        lines = [x.strip() for x in text.splitlines() if ".det" in x and x.strip().startswith("File")]
-        place = " <- ".join(reversed(lines)) if lines else previous
-        if place:
-            node.metadata_props.add(key=PLACE, value=place.replace('File "', "").replace('", line ', ":"))
-            previous = place
+    """Give every node the line of the spec that it comes from, in `detc.place`.
+
+    What the exporter adds takes the place of what stands before it; the preprocessing, which no line states, that
+    of the node which takes the image.
+    """
+    places = [_place(n) for n in model.graph.node]
+    previous = next((p for p in places if p), "")
+    for node, place in zip(model.graph.node, places, strict=True):
+        previous = place or previous
         kept = [p for p in node.metadata_props if p.key == PLACE]
         del node.metadata_props[:]
         node.metadata_props.extend(kept)
+        if previous:
+            node.metadata_props.add(key=PLACE, value=previous)
+
+
+def _place(node: onnx.NodeProto) -> str:
+    """`cascade.det:12, in rpn.conv <- …`, the user's line first; "" where the trace names no spec."""
+    text = next((p.value for p in node.metadata_props if p.key == TRACE), "")
+    lines = [x.strip() for x in text.splitlines() if ".det" in x and x.strip().startswith("File")]
+    return " <- ".join(reversed(lines)).replace('File "', "").replace('", line ', ":")
 
 
 def metadata_of(classes: tuple[str, ...], text: str, preprocessing: Any, version: str) -> dict[str, str]:

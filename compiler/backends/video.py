@@ -16,7 +16,7 @@ from torch.export import ExportedProgram, export
 from torch.utils._pytree import tree_map
 
 from detc.compiler.backends.deploy import Deploy, Preprocessing
-from detc.compiler.backends.exported import batch_axis, dynamic_axes, example_input
+from detc.compiler.backends.exported import batch_axis, dynamic_axes, example_input, places_kept
 from detc.compiler.functional import letterbox as lb
 from detc.compiler.spec import TargetSpec
 
@@ -103,7 +103,7 @@ def arguments(deploy: VideoDeploy | TrackDeploy, target: TargetSpec) -> tuple[di
 def export_video(deploy: VideoDeploy | TrackDeploy, target: TargetSpec) -> ExportedProgram:
     """Trace a deployed module with its state."""
     given, shapes = arguments(deploy, target)
-    with torch.no_grad():
+    with torch.no_grad(), places_kept(deploy.inner):
         return export(deploy, tuple(given.values()), dynamic_shapes=shapes, strict=False)
 
 
