@@ -36,20 +36,22 @@ def take_rows(rows: Tensor, index_BK: Tensor) -> Tensor:
     return rows.gather(1, index)
 
 
-def take(rows: Any, pick: dict[str, Tensor], *, shared: bool = False) -> Any:
+def take(rows: Any, pick: dict[str, Tensor] | Tensor, *, shared: bool = False) -> Any:
     """`Take`: the rows that a sample chose.
 
     Args:
         rows: [B, N, ...]; [N, ...] with `shared`; or a dict of tensors [B, N, ...].
-        pick: with `index` [B, K] and `valid` [B, K].
+        pick: with `index` [B, K] and `valid` [B, K]; or the index alone.
 
     Returns:
         [B, K, ...], or a dict of such; a dict's `valid` is false in slots that were not filled.
     """
+    index_BK = pick["index"] if isinstance(pick, dict) else pick
     if not isinstance(rows, dict):
-        return rows[pick["index"]] if shared else take_rows(rows, pick["index"])
-    taken = {name: take_rows(x, pick["index"]) for name, x in rows.items()}
-    taken["valid"] = taken["valid"] & pick["valid"]
+        return rows[index_BK] if shared else take_rows(rows, index_BK)
+    taken = {name: take_rows(x, index_BK) for name, x in rows.items()}
+    if isinstance(pick, dict):
+        taken["valid"] = taken["valid"] & pick["valid"]
     return taken
 
 
@@ -76,8 +78,6 @@ def random_sample(match: dict[str, Tensor], *, n: int, positive: float) -> dict[
     return {"index": chosen_BK, "positive": rank_BK >= 2, "valid": rank_BK >= 0}
 
 
-def with_truth(boxes: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`WithTruth`: proposals [B, K] with the truth's boxes [B, G] after them, which `given` marks.
 def first(rows: Any, *, n: int) -> Any:
     """`First`: the first `n` rows of a tensor [B, N, ...], or of each tensor of a dict, also inside dicts."""
     if isinstance(rows, dict):
@@ -85,6 +85,8 @@ def first(rows: Any, *, n: int) -> Any:
     return rows[:, :n]
 
 
+def with_truth(boxes: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`WithTruth`: proposals [B, K] with the truth's boxes [B, G] after them, which `given` marks.
 
     Returns:
         `boxes` [B, K + G, 4], `scores`, `valid`, `given` [B, K + G].

@@ -36,16 +36,17 @@ class RandomSample(Op):
 
 
 class Take(Op):
-    """The rows that a sample chose, of a tensor or of each tensor of a struct."""
+    """The rows that a sample chose, or those at the indices [B, K], of a tensor or of each tensor of a struct."""
 
     module = "std.ops"
-    phase = "train"
-    inputs = (Port("rows", (Tensor, Struct)), Port("pick", Struct, kinds=("sample",)))
+    inputs = (Port("rows", (Tensor, Struct)), Port("pick", (Struct, Tensor), kinds=("sample", "tensor")))
 
-    def infer(self, rows: Tensor | Struct, pick: Struct) -> Type:
+    def infer(self, rows: Tensor | Struct, pick: Struct | Tensor) -> Type:
         """[B, N, ...] (or [N, ...], the same for all images) to [B, K, ...]."""
-        index = pick.get("index")
+        index = pick.get("index") if isinstance(pick, Struct) else pick
         assert isinstance(index, Tensor)
+        if index.dtype != "int64" or len(index.shape) != 2:
+            raise Mismatch(f"rows are taken by an index [B, K], not {index}", inputs=((1, "this wire"),))
         if isinstance(rows, Tensor):
             return self._taken(rows, index)
         if rows.get("valid") is None:
@@ -71,7 +72,6 @@ class Take(Op):
         return Tensor((*index.shape, *trailing), rows.dtype, rows.kind)
 
 
-class WithTruth(Op):
 class First(Op):
     """The first `n` rows of a tensor, or of each tensor of a struct; all of them if there are fewer.
 
@@ -98,6 +98,7 @@ class First(Op):
         return Function("detc.compiler.functional.sample:first", {"n": self.n})
 
 
+class WithTruth(Op):
     """Proposals with the truth's own boxes added, which `given` marks: a head then always sees positives."""
 
     module = "std.ops"
