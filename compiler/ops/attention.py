@@ -101,8 +101,8 @@ class MultiHeadAttention(Op):
         """Four linear layers: `q`, `k`, `v`, `out`."""
         from detc.compiler.functional.attention import MultiHeadAttention as Attention
 
-        widths = (int(x.shape[-1]) for x in (query, key, value))
-        return Attention(*widths, self.heads, self.dropout).requires_grad_(not self.frozen)
+        q, k, v = (int(x.shape[-1]) for x in (query, key, value))
+        return Attention(q, k, v, self.heads, self.dropout).requires_grad_(not self.frozen)
 
     def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:
         """Of the four layers."""
@@ -178,8 +178,8 @@ class DeformableAttention(Op):
         """Four linear layers around the native op."""
         from detc.compiler.functional.attention import DeformableAttention as Attention
 
-        widths = (int(x.shape[-1]) for x in (query, value))
-        made = Attention(*widths, self.heads, len(levels.maps), self.points)
+        q, v = int(query.shape[-1]), int(value.shape[-1])
+        made = Attention(q, v, self.heads, len(levels.maps), self.points)
         return made.requires_grad_(not self.frozen)
 
     def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:
