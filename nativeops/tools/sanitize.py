@@ -3,8 +3,8 @@
     python -m detc.nativeops.tools.sanitize [arguments of pytest]        (or: make sanitize)
 
 The library is built anew with both, into a cache of its own, and the runtimes of the sanitizers are loaded before
-Python. Tests of building and of ONNX Runtime are left out: they build libraries that are not sanitized. Leaks are
-not looked for, because Python and torch keep memory until the end.
+Python. Left out are the tests that build other libraries, which are not sanitized, and the slow ones. Leaks are not
+looked for, because Python and torch keep memory until the end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from detc.nativeops.toolchain import NativeBuildError, cxx
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIMES = ("libasan.so", "libubsan.so", "libstdc++.so.6")
-LEFT_OUT = ("test_build.py", "test_ort.py", "test_onnx_sampling.py", "test_emulated_cuda.py")
+LEFT_OUT = (
+    "test_build.py",
+    "test_ort.py",
+    "test_onnx_sampling.py",
+    "test_emulated_cuda.py",
+    "test_docs_example.py",
+    "test_cuda.py",
+)
 
 
 def environment(cache: Path) -> dict[str, str]:
@@ -57,7 +64,7 @@ def main() -> int:
     plain = {name: value for name, value in variables.items() if name != "LD_PRELOAD"}
     subprocess.run([sys.executable, "-c", build], env=plain, check=True)
     tests = ROOT / "tests/nativeops"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tests)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", str(tests)]
     command += [f"--ignore={tests / name}" for name in LEFT_OUT]
     return subprocess.run([*command, *sys.argv[1:]], env=variables, check=False, cwd=ROOT).returncode
 
