@@ -255,13 +255,12 @@ class Detections:
         """
         import supervision
 
+        masks = [mask for mask in map(self.mask, range(len(self))) if mask is not None]
         return supervision.Detections(
             xyxy=self.boxes.copy(),
             confidence=self.scores.copy(),
             class_id=self.labels.copy(),
-            mask=np.stack([self.mask(i) for i in range(len(self))]).astype(bool)
-            if len(self) and self.mask(0) is not None
-            else None,
+            mask=np.stack(masks).astype(bool) if masks else None,
             data={"class_name": np.array(self.names, dtype=str)},
         )
 

@@ -193,7 +193,7 @@ def _make(part: Path, settings: Settings, split: str, index: int) -> dict[str, A
 def _segments(masks: list[Array], kinds: list[str], region: Array) -> tuple[Array, list[dict[str, Any]]]:
     """Segment numbers [H, W], and COCO's description of each: objects first, then what is seen of the ground."""
     ids = np.zeros(region.shape, np.int64)
-    segments = []
+    segments: list[dict[str, Any]] = []
     parts = [(CLASSES.index(kind), mask) for kind, mask in zip(kinds, masks, strict=True)]
     free = ~np.any(masks, axis=0)
     parts += [(len(CLASSES) + k, free & (region == k)) for k in range(len(STUFF))]

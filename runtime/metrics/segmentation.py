@@ -130,10 +130,10 @@ class SemanticEvaluator(MapEvaluator):
         if not self.parts:
             raise ValueError("no maps to evaluate: no image was given")
         count = len(self.dataset.classes)
-        pixels_TF = np.zeros(count * count, np.int64)
+        flat = np.zeros(count * count, np.int64)
         for codes, counts in self.parts.values():
-            pixels_TF[codes] += counts
-        pixels_TF = pixels_TF.reshape(count, count)
+            flat[codes] += counts
+        pixels_TF = flat.reshape(count, count)
         both = np.diag(pixels_TF)
         union = pixels_TF.sum(0) + pixels_TF.sum(1) - both
         there = union > 0
