@@ -80,7 +80,9 @@ class Lowering:
         else:
             output = {k: self._arg(a) for k, a in self.graph.outputs.items()}
             if self.graph.nexts:
-                output["state"] = {k: self._arg(a) for k, a in self.graph.nexts.items()}
+                # a call, so that what comes out is a plain dict in exported programs too, and can go in again
+                kept = {k: self._arg(a) for k, a in self.graph.nexts.items()}
+                output["state"] = self.fx.call_function(dict, kwargs=kept)
         self.fx.output(output)
         self.fx.lint()
         return fx.GraphModule(self.root, self.fx, class_name=name)
