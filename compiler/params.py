@@ -297,7 +297,8 @@ class Instance:
             if not about(level.decl)[0]:
                 continue
             edits = list(self._collect(level.decl.body, ParamScope(self, depth), layer, "<body>"))
-            ours = [e for e in edits if not isinstance(e.stmt, ast.TieStmt)]  # a tie changes nothing of a base
+            # a tie changes nothing of a base
+            ours = [e for e in edits if not isinstance(e.stmt, ast.TieStmt)]
             if ours and level.decl.base is None and not level.patches and level.decl.kind != "run":
                 bad = ours[0]
                 raise error(

@@ -53,10 +53,10 @@ def _tree(model: Model) -> _Place:
         else:
             place.source = text
     for shadow in model.shadows.values():
-        place, above = _places(root, shadow.path)
-        if place is not None:
+        followed, above = _places(root, shadow.path)
+        if followed is not None:
             name = split_path(shadow.path)[-1]
-            place.shadow = _rule_text(shadow.rule, shadow.source.removeprefix(shadow.path[: -len(name)]))
+            followed.shadow = _rule_text(shadow.rule, shadow.source.removeprefix(shadow.path[: -len(name)]))
             above.children[name] = above.children.pop(name)  # behind what it follows
     return root
 
@@ -210,8 +210,8 @@ def model_text(model: Model, name: str = "Model") -> str:
         lines.append(f"  {kind} {{ {text} }}" if kind else f"  {text}")
     for out, arg in model.infer.outputs.items():
         lines.append(f"  infer {{ output {out} = {_arg(arg, names)} }}")
-    for state, arg in model.infer.nexts.items():
-        lines.append(f"  infer {{ next {state} = {_arg(arg, names)} }}")
+    for name, arg in model.infer.nexts.items():
+        lines.append(f"  infer {{ next {name} = {_arg(arg, names)} }}")
     for loss in model.train.losses:
         target, _, index = _loss_target(loss.name)
         lines.append(

@@ -6,8 +6,7 @@ Equality ignores spans, so that `parse(format(tree)) == tree` can be asked for.
 from __future__ import annotations
 
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
-from functools import cache
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
 from detc.dsl.source import Span
 
@@ -20,7 +19,10 @@ def syntax(cls: type[T]) -> type[T]:
 
     Sixty classes with methods made for each of them would take a tenth of the time of a check.
     """
-    return dataclass(init=False, repr=False, eq=False)(cls)
+    made: Any = dataclass(init=False, repr=False, eq=False)(cls)
+    made.defaults = tuple((f.name, f.default, f.default_factory) for f in fields(made))
+    made.compared = tuple(f.name for f in fields(made) if f.compare)
+    return cast(type[T], made)
 
 
 @syntax
@@ -28,10 +30,12 @@ class Ast:
     """Any piece of syntax."""
 
     span: Span = field(compare=False, repr=False)
+    defaults: ClassVar[tuple[tuple[str, Any, Any], ...]]
+    compared: ClassVar[tuple[str, ...]]
 
     def __init__(self, **values: Any) -> None:
         given = self.__dict__
-        for name, default, factory in _defaults(type(self)):
+        for name, default, factory in self.defaults:
             if name in values:
                 given[name] = values.pop(name)
             elif default is not MISSING or factory is not MISSING:
@@ -44,10 +48,10 @@ class Ast:
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in _compared(type(self)))
+        return all(getattr(self, name) == getattr(other, name) for name in self.compared)
 
     def __hash__(self) -> int:
-        return hash((type(self), *(getattr(self, name) for name in _compared(type(self)))))
+        return hash((type(self), *(getattr(self, name) for name in self.compared)))
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.repr)
@@ -58,16 +62,6 @@ class Ast:
 
     def __delattr__(self, name: str) -> None:
         raise FrozenInstanceError(f"cannot delete field {name!r}")
-
-
-@cache
-def _defaults(cls: type[Ast]) -> tuple[tuple[str, Any, Any], ...]:
-    return tuple((f.name, f.default, f.default_factory) for f in fields(cls))
-
-
-@cache
-def _compared(cls: type[Ast]) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(cls) if f.compare)
 
 
 # --- expressions -------------------------------------------------------------------------------

@@ -68,8 +68,8 @@ def compile_video(
         comparison = Comparison()
         frames, tracks = 0, 0
         for name, clip in _clips(deploy, clips):
-            seen, followed = _verify(deploy, runner, name, clip, out.suffix, comparison)
-            frames, tracks = frames + seen, tracks + followed
+            shown, followed = _verify(deploy, runner, name, clip, out.suffix, comparison)
+            frames, tracks = frames + shown, tracks + followed
         note = f"{frames} frames with {tracks} boxes of tracks agree with torch"
     _write(out, data)
     seen = comparison if comparison is not None and comparison.images else None

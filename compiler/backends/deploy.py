@@ -122,6 +122,8 @@ def _to_image(found: dict[str, Tensor], image: Tensor, pixels: Tensor, fit: Tens
         result["masks"] = paste_masks(found["box_masks"], result["boxes"], height, width)
     elif "masks" in found:
         scale = (fit[0] / height, fit[1] / width)
-        masks = resample_masks(found["masks"], pixels.shape[-2:], scale, (0.0, 0.0), height, width)
+        masks = resample_masks(
+            found["masks"], (pixels.shape[-2], pixels.shape[-1]), scale, (0.0, 0.0), height, width
+        )
         result["masks"] = masks & found["valid"][..., None, None]
     return result

@@ -83,7 +83,7 @@ def to_view(
     limit_B14 = there["image"]["size"].flip(-1).repeat(1, 2)[:, None].to(boxes_BK4.dtype)
     boxes_BK4 = torch.minimum(boxes_BK4.clamp(min=0), limit_B14)
     large_BK = ((boxes_BK4[..., 2:] - boxes_BK4[..., :2]) >= min_size).all(-1)
-    kept = {k: found[k] for k in ("labels", "scores") if k in found}
+    kept: dict[str, Tensor] = {k: found[k] for k in ("labels", "scores") if k in found}
     return {"boxes": boxes_BK4, **kept, "valid": found["valid"] & large_BK}
 
 

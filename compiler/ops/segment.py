@@ -66,7 +66,9 @@ class InstanceMasks(Op):
         """Scores [B, Q, C + 1] and a map of Q channels of logits to detections [B, keep]."""
         queries, classes = _classes(logits, masks, image, self.stuff)
         if self.keep > queries * classes:
-            raise Mismatch(f"{queries} queries have fewer than {self.keep} answers", param="keep", code="DET0311")
+            raise Mismatch(
+                f"{queries} queries have fewer than {self.keep} answers", param="keep", code="DET0311"
+            )
         shape = (BATCH, self.keep, masks.height, masks.width)
         return detections(self.keep, masks=tensor(*shape, dtype="bool"))
 

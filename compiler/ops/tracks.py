@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from detc.compiler.dims import Dim
 from detc.compiler.ops.base import Function, Op, Port
 from detc.compiler.types import Mismatch, Struct, Tensor, Type, struct, tensor
 
@@ -224,7 +225,7 @@ class ReportTracks(Op):
         return Function(f"{FUNCTIONAL}.tracks:report", {"hits": self.hits})
 
 
-def width_of(padded: Struct) -> object:
+def width_of(padded: Struct) -> Dim:
     """The capacity of padded tracks or detections."""
     valid = padded.get("valid")
     assert isinstance(valid, Tensor)

@@ -56,13 +56,13 @@ class Mover:
 
     def moved(self, width: int, height: int) -> Mover:
         """The object a frame later; its centre bounces off the borders."""
-        place, speed = [], []
-        for at, by, limit in zip(self.place, self.speed, (width, height), strict=True):
-            if not 0 <= at + by <= limit:
-                by = -by
-            place.append(at + by)
-            speed.append(by)
-        return replace(self, place=tuple(place), speed=tuple(speed))
+
+        def along(at: float, by: float, limit: int) -> tuple[float, float]:
+            by = by if 0 <= at + by <= limit else -by
+            return at + by, by
+
+        (x, dx), (y, dy) = map(along, self.place, self.speed, (width, height))
+        return replace(self, place=(x, y), speed=(dx, dy))
 
     def outline(self) -> Outline:
         """The outline where the object is."""
