@@ -108,18 +108,21 @@ def panoptic_fusion(
     queries = logits_BQC.shape[1]
     best_BQ, labels_BQ = logits_BQC.float().softmax(-1).max(-1)
     taking_BQ = (labels_BQ < logits_BQC.shape[-1] - 1) & (best_BQ > score)
-    rank_BQ, order_BQ = torch.where(taking_BQ, best_BQ, 0.0).topk(queries, dim=-1)
-    labels_BQ, taking_BQ = labels_BQ.gather(1, order_BQ), taking_BQ.gather(1, order_BQ)
-    whole = order_BQ[..., None, None].expand(-1, -1, *masks_BQHW.shape[-2:])
-    shares_BQHW = masks_BQHW.gather(1, whole).float().sigmoid()
+    weight_BQ = torch.where(taking_BQ, best_BQ, 0.0)
+    shares_BQHW = masks_BQHW.float().sigmoid()
     inside_BHW = content(image)
+    strongest_BHW, query_BHW = (shares_BQHW * weight_BQ[..., None, None]).max(1)
+    firm_BHW = shares_BQHW.gather(1, query_BHW[:, None]).squeeze(1) >= 0.5
+    own_BQ = ((shares_BQHW >= 0.5) & inside_BHW[:, None]).sum((-2, -1))
 
-    claim_BQHW = shares_BQHW * rank_BQ[..., None, None]
-    strongest_BHW, owner_BHW = claim_BQHW.max(1)
-    firm_BHW = shares_BQHW.gather(1, owner_BHW[:, None]).squeeze(1) >= 0.5
+    # from here on queries are in order of their scores
+    self_Q = torch.arange(queries, device=labels_BQ.device)
+    rank_BQ, order_BQ = weight_BQ.topk(queries, dim=-1)
+    place_BQ = torch.zeros_like(order_BQ).scatter(1, order_BQ, self_Q.expand_as(order_BQ))
+    owner_BHW = place_BQ.gather(1, query_BHW.flatten(1)).view_as(query_BHW)
+    labels_BQ, taking_BQ, own_BQ = (x.gather(1, order_BQ) for x in (labels_BQ, taking_BQ, own_BQ))
     claimed_BHW = inside_BHW & (strongest_BHW > 0)
     got_BQ = areas_of_ids(torch.where(claimed_BHW, owner_BHW, queries), queries)
-    own_BQ = ((shares_BQHW >= 0.5) & inside_BHW[:, None]).sum((-2, -1))
     firm_owner_BHW = torch.where(claimed_BHW & firm_BHW, owner_BHW, queries)
     seen_BQ = areas_of_ids(firm_owner_BHW, queries) > 0
     kept_BQ = taking_BQ & seen_BQ & (got_BQ >= overlap * own_BQ)
@@ -127,7 +130,6 @@ def panoptic_fusion(
     # a stuff query joins the first kept one of its class
     is_stuff_BQ = _is_listed(labels_BQ, stuff) & kept_BQ
     same_BQQ = (labels_BQ[:, :, None] == labels_BQ[:, None]) & is_stuff_BQ[:, :, None] & is_stuff_BQ[:, None]
-    self_Q = torch.arange(queries, device=labels_BQ.device)
     first_BQ = torch.where(same_BQQ, self_Q, queries).amin(-1)
     target_BQ = torch.where(is_stuff_BQ, first_BQ, torch.where(kept_BQ, self_Q, queries))
     target_BR = torch.cat((target_BQ, torch.full_like(target_BQ[:, :1], queries)), 1)

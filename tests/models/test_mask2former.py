@@ -26,10 +26,10 @@ model Small(classes: labels) extends Mask2Former(
   set pixels.width = 32
   set pixels.layers = 1
   set pixels.ffn = 32
-  set decoder.layers = 3
+  set decoder.layers = 2
   set decoder.ffn = 32
 }}
-target fixed {{ image = 96x64 }}
+target fixed {{ image = 192x128 }}
 run {{ model = Small(classes = ["a", "b", "c", "sky", "sea"])  target = fixed() }}
 """
 
@@ -83,7 +83,7 @@ def test_learns_from_none_one_and_a_full_bucket_of_objects(capacity: int) -> Non
     program.model.train()
     program.model.zero_grad()
     losses = program.train_graph(*batch((0, 1, capacity), capacity))
-    assert len(losses) == 12 and all(x.dim() == 0 and x.isfinite() and x > 0 for x in losses.values()), losses
+    assert len(losses) == 9 and all(x.dim() == 0 and x.isfinite() and x > 0 for x in losses.values()), losses
     sum(losses.values()).backward()  # type: ignore[union-attr]
     for name, p in program.model.named_parameters():
         if p.requires_grad:
@@ -101,7 +101,7 @@ def test_losses_of_every_output_carry_the_papers_weights() -> None:
         "criterion[0].dice",
         "criterion[1].cls",
     ]
-    assert [x.weight for x in losses] == [2.0, 5.0, 5.0] * 4
+    assert [x.weight for x in losses] == [2.0, 5.0, 5.0] * 3
 
 
 def test_one_network_answers_three_tasks() -> None:
@@ -161,22 +161,31 @@ def test_the_inference_graph_exports_and_compiles(task: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_onnx_gives_masks_and_maps(task: str, tmp_path: Path) -> None:
-    """Compared with torch by `compile_to` itself, in stock ONNX Runtime, on images of several sizes."""
+def test_onnx_gives_masks_and_maps(task: str) -> None:
+    """Stock ONNX Runtime agrees with torch.
+
+    With random weights masks have long ragged borders, where the last bit of a logit decides on a pixel, and with
+    it on a score's fourth digit: so pixels are counted. Trained models pass `detc compile`'s own verification.
+    """
     import onnxruntime
 
-    from detc.runtime.export import compile_to
+    from detc.runtime.export import export_onnx
 
     program = small(task)
-    weights = tmp_path / "w.pt"
-    torch.save(program.model.state_dict(), weights)
-    made = compile_to(program.run, tmp_path / "m.onnx", weights=weights)
-    assert made.comparison is not None and made.comparison.problem is None
-    assert made.comparison.detections > 10
-    session = onnxruntime.InferenceSession(made.path, providers=["CPUExecutionProvider"])
+    program.model.eval()
+    target = program.run.target
+    model = export_onnx(program, target)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
     extra = {"instance": "masks", "panoptic": "panoptic", "semantic": "semantic"}[task]
-    assert names[:4] == ["boxes", "scores", "labels", "valid"] and extra in names
-    image = torch.randint(0, 256, (1, 3, 50, 70), dtype=torch.uint8).numpy()
-    outputs = dict(zip(names, session.run(None, {"image": image}), strict=True))
-    assert outputs[extra].shape[-2:] == (50, 70)
+    assert names[:4] == ["boxes", "scores", "labels", "valid"] and names[4:] == [extra]
+    deploy = program.deploy(target).eval()
+    for height, width in ((128, 192), (50, 70)):
+        image = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+        with torch.no_grad():
+            expected = deploy(image)
+        found = dict(zip(names, session.run(None, {"image": image.numpy()}), strict=True))
+        assert found[extra].shape[-2:] == (height, width)
+        torch.testing.assert_close(torch.from_numpy(found["scores"]), expected["scores"], atol=2e-3, rtol=0)
+        same = torch.from_numpy(found[extra]) == expected[extra]
+        assert same.float().mean() > 0.999
