@@ -203,9 +203,7 @@ class Frame:
                 Origin(target.span, scope.via),
                 "assigned again here",
                 secondary=[(before or slot.span, "first assigned here")],
-                help=f"the frame after has it from: next {name} = …"
-                if name in self.carried.places
-                else "a wire is assigned once; give the second value another name",
+                help=state.assigned_help(self, name),
             )
         if not index:
             slot.value, slot.span = value, target.span

@@ -137,6 +137,13 @@ def become(frame: Frame, stmt: ast.NextStmt, scope: Scope, phase: str) -> None:
     frame.ctx.graph.nexts[state.name] = arg
 
 
+def assigned_help(frame: Frame, name: str) -> str:
+    """What to do about a name that is assigned twice."""
+    if name in frame.carried.places:
+        return f"the frame after has it from: next {name} = …"
+    return "a wire is assigned once; give the second value another name"
+
+
 def complete(frame: Frame) -> None:
     """Report (DET0505) the states of a frame that have no `next`."""
     for name, place in frame.carried.places.items():
