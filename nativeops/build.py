@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -203,8 +203,16 @@ def _build_locked(
 ) -> Library:
     objects_folder = cache_folder() / "objects"
     objects_folder.mkdir(parents=True, exist_ok=True)
-    headers = digest(_headers_hash(host).encode(), " ".join(required_flags(march)).encode())
-    objects = {unit: objects_folder / f"{unit.source.stem}-{unit.key(headers)}.o" for unit in units}
+    # Kernels include kernels' headers alone, so that the libraries of both hosts share their objects.
+    flags = " ".join(required_flags(march)).encode()
+    headers = {
+        folder: digest(_headers_hash({"kernels", folder}).encode(), flags)
+        for folder in ("kernels", f"{host}_binding")
+    }
+    objects = {
+        unit: objects_folder / f"{unit.source.stem}-{unit.key(headers[unit.source.parent.name])}.o"
+        for unit in units
+    }
     key = digest(*(path.name.encode() for path in objects.values()))
     library = cache_folder() / f"libdetc_{host}-{key}.so"
     meta = library.with_suffix(".json")
@@ -288,8 +296,8 @@ def _read(meta: Path) -> Library | None:
     return library if library.path.exists() else None
 
 
-def _headers_hash(host: str) -> str:
-    files = [p for folder in ("kernels", f"{host}_binding") for p in sorted((ROOT / folder).glob("*.h"))]
+def _headers_hash(folders: Collection[str]) -> str:
+    files = [p for folder in sorted(folders) for p in sorted((ROOT / folder).glob("*.h"))]
     return digest(*(part for p in files for part in (p.name.encode(), p.read_bytes())))
 
 

@@ -105,6 +105,24 @@ def test_objects_are_compiled_once_and_follow_their_source(
     assert sorted(compiled) == ["libdetc_torch", "two"]
 
 
+def test_both_libraries_share_the_objects_of_the_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("kernels", "torch_binding", "ort_binding"):
+        (tmp_path / "src" / folder).mkdir(parents=True)
+        (tmp_path / "src" / folder / "own.h").write_text(f"// {folder}\n")
+        (tmp_path / "src" / folder / f"{folder}.cpp").write_text(f"int {folder}() {{ return 1; }}\n")
+    monkeypatch.setenv("DETC_CACHE", str(tmp_path / "cache"))
+    for module in (build, toolchain):
+        monkeypatch.setattr(module, "ROOT", tmp_path / "src")
+    if toolchain.cxx() is None:
+        pytest.skip("no C++ compiler here")
+    build.build("torch", architectures=())
+    build.build("ort", architectures=())
+    made = sorted(p.name.split("-")[0] for p in (tmp_path / "cache/native/objects").glob("*.o"))
+    assert made == ["kernels", "ort_binding", "torch_binding"]
+
+
 def test_no_nvcc_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("DETC_CUDA", raising=False)
     monkeypatch.setattr(build, "nvcc", lambda: None)
