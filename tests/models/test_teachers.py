@@ -171,7 +171,7 @@ def test_a_teacher_that_agrees_costs_nothing() -> None:
     sure = torch.full((1, 4 * 17, 1, 1), -50.0)
     for side, distance in enumerate((0, 3, 16, 7)):
         sure[0, side * 17 + distance] = 50.0
-    assert distance_mean([sure], bins=16)[0].flatten().tolist() == [0.0, 3.0, 16.0, 7.0]
+    assert distance_mean([sure], bins=16)[0].flatten().tolist() == pytest.approx([0.0, 3.0, 16.0, 7.0])
     points = {"xy": torch.tensor([[16.0, 16.0]]), "stride": torch.tensor([8.0])}
     boxes = torch.tensor([[[8.0, -400.0, 40.0, 12.0]]])
     assert distance_encode(points, boxes, bins=16).flatten().tolist() == pytest.approx([1.0, 15.9, 3.0, 0.0])
