@@ -25,7 +25,7 @@ def pairwise_rotated_iou(a_N5: Tensor, b_M5: Tensor) -> Tensor:
 
 def aligned_rotated_iou(a_P5: Tensor, b_P5: Tensor) -> Tensor:
     """IoU of P pairs: ``[P]``; 0 where a box has no area or a number is not finite."""
-    a, b = a_P5.double(), b_P5.double()
+    a, b = _in_order(a_P5.double(), b_P5.double())
     good = _sound(a) & _sound(b)
     square = a.new_tensor([0.0, 0.0, 1.0, 1.0, 0.0])
     a, b = a.where(good[:, None], square), b.where(good[:, None], square)
@@ -40,6 +40,17 @@ def aligned_rotated_iou(a_P5: Tensor, b_P5: Tensor) -> Tensor:
     inter = _area(points, is_corner)
     area_a, area_b = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
     return torch.where(good, (inter / (area_a + area_b - inter)).clamp(0, 1), 0.0).to(a_P5.dtype)
+
+
+def _in_order(a_P5: Tensor, b_P5: Tensor) -> tuple[Tensor, Tensor]:
+    """Each pair with the lexically smaller box first, so that the overlap is symmetric to the last bit, as the kernel's
+    is: soft suppression makes ties of overlaps with each other."""
+    swap = torch.zeros_like(a_P5[:, 0], dtype=torch.bool)
+    decided = swap
+    for a, b in zip(a_P5.unbind(1), b_P5.unbind(1), strict=True):
+        swap = swap | (~decided & (a > b))
+        decided = decided | (a != b)
+    return b_P5.where(swap[:, None], a_P5), a_P5.where(swap[:, None], b_P5)
 
 
 def _sound(boxes_P5: Tensor) -> Tensor:
