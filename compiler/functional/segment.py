@@ -54,10 +54,10 @@ def boxes_of_ids(ids_BHW: Tensor, count: int) -> Tensor:
     return torch.stack((x1_BK, y1_BK, x2_BK, y2_BK), -1)
 
 
-def areas_of_ids(ids_BHW: Tensor, count: int, weight_BHW: Tensor | None = None) -> Tensor:
-    """Pixels, or sum of weights, of each number 0 … count - 1: float32 [B, count]; see `boxes_of_ids`."""
+def areas_of_ids(ids_BHW: Tensor, count: int) -> Tensor:
+    """Pixels of each number 0 … count - 1: float32 [B, count]; see `boxes_of_ids`."""
     ids_BP = ids_BHW.flatten(1)
-    ones_BP = torch.ones_like(ids_BP, dtype=torch.float32) if weight_BHW is None else weight_BHW.flatten(1)
+    ones_BP = torch.ones_like(ids_BP, dtype=torch.float32)
     total = torch.zeros(ids_BP.shape[0], count + 1, device=ids_BP.device)
     return total.scatter_add(1, ids_BP, ones_BP)[:, :count]
 
@@ -150,13 +150,12 @@ def class_map(logits_BQC: Tensor, masks_BQHW: Tensor, image: dict[str, Tensor]) 
     scores_BQC = logits_BQC.float().softmax(-1)[..., :-1]
     classes = scores_BQC.shape[-1]
     sums_BCHW = torch.einsum("bqc,bqhw->bchw", scores_BQC, masks_BQHW.float().sigmoid())
-    top_BHW, class_BHW = sums_BCHW.max(1)
+    class_BHW = sums_BCHW.argmax(1)
     inside_BHW = content(image)
     ids_BHW = torch.where(inside_BHW, class_BHW, classes)
-    area_BC = areas_of_ids(ids_BHW, classes)
-    share_BHW = top_BHW / sums_BCHW.sum(1).clamp(min=1e-12)
-    sure_BC = areas_of_ids(ids_BHW, classes, share_BHW) / area_BC.clamp(min=1)
-    score_BC, label_BC = sure_BC.topk(classes, dim=-1)
+    sure_BC = (sums_BCHW * inside_BHW[:, None]).amax((-2, -1)).clamp(max=1)
+    there_BC = areas_of_ids(ids_BHW, classes) > 0
+    score_BC, label_BC = torch.where(there_BC, sure_BC, 0.0).topk(classes, dim=-1)
     valid_BC = score_BC > 0
     boxes_BC4 = boxes_of_ids(ids_BHW, classes).gather(1, label_BC[..., None].expand(-1, -1, 4))
     return {

@@ -108,7 +108,7 @@ class ClassMap(Op):
     """The class of each pixel, and the classes that occur as detections.
 
     A class's score at a pixel is the sum over queries of its probability times the mask's. The map `semantic`
-    [B, H, W] holds class numbers, -1 on padding; a detection's score is the mean share of its class there.
+    [B, H, W] holds class numbers, -1 on padding; a detection's score is the largest that its class has at a pixel, at most 1.
     """
 
     module = "std.post"
