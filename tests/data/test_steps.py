@@ -64,7 +64,7 @@ ALL = [
 
 
 def test_every_step_is_tried_here() -> None:
-    tried = {type(s) for s in ALL} | {library.Load, library.Boxes, library.Masks}
+    tried = {type(s) for s in ALL} | {library.Load, library.Boxes, library.Masks, library.Classes}
     ours = {c for c in everything() if issubclass(c, Step) and c.module == "std.data.steps"}
     assert {c.name for c in ours if c.__module__.startswith("detc.")} == {c.name for c in tried}
 
