@@ -77,17 +77,16 @@ class Tracker:
         import torch
 
         state = self.first()
-        with torch.inference_mode():
-            for frame in frames:
-                given = (
-                    {"detections": self._padded(frame)} if self.capacity else {"image": self._image(frame)}
-                )
+        for frame in frames:
+            given = {"detections": self._padded(frame)} if self.capacity else {"image": self._image(frame)}
+            # Around the step alone: a generator that waits would keep its caller in this mode.
+            with torch.inference_mode():
                 outputs = self.step({**given, "state": state})
-                state = outputs["state"]
-                found = {k: v[0].cpu().numpy() for k, v in outputs["tracks"].items()}
-                keep = found["valid"]
-                order = np.argsort(found["ids"][keep], kind="stable")
-                yield Tracked(*(found[k][keep][order] for k in ("boxes", "scores", "labels", "ids")))
+            state = outputs["state"]
+            found = {k: v[0].cpu().numpy() for k, v in outputs["tracks"].items()}
+            keep = found["valid"]
+            order = np.argsort(found["ids"][keep], kind="stable")
+            yield Tracked(*(found[k][keep][order] for k in ("boxes", "scores", "labels", "ids")))
 
     def _image(self, pixels: Array) -> Any:
         import torch
