@@ -54,7 +54,14 @@ def fcos_assign(
     cost_BGN = torch.where(match_BGN, area_BG[..., None], float("inf"))
     least_BN, index_BN = cost_BGN.min(1)
     positive_BN = least_BN < float("inf")
-    boxes_BN4 = take_boxes(boxes_BG4, index_BN)
+    return _targets(xy_N2, truth, index_BN, positive_BN)
+
+
+def _targets(
+    xy_N2: Tensor, truth: dict[str, Tensor], index_BN: Tensor, positive_BN: Tensor
+) -> dict[str, Tensor]:
+    """What each point learns from the object `index_BN` that it was given, where `positive_BN`."""
+    boxes_BN4 = take_boxes(truth["boxes"].float(), index_BN)
     return {
         "labels": torch.where(positive_BN, truth["labels"].gather(1, index_BN), BACKGROUND),
         "boxes": boxes_BN4,
@@ -105,15 +112,7 @@ def atss_assign(
     match_BGN = match_BGN & inside(xy_N2, boxes_BG4) & valid_BG[..., None]
     best_BN, index_BN = torch.where(match_BGN, iou_BGN, -1.0).max(1)
     positive_BN = best_BN >= 0
-    boxes_BN4 = take_boxes(boxes_BG4, index_BN)
-    return {
-        "labels": torch.where(positive_BN, truth["labels"].gather(1, index_BN), BACKGROUND),
-        "boxes": boxes_BN4,
-        "centerness": torch.where(positive_BN, centerness(xy_N2, boxes_BN4), 0.0),
-        "positive": positive_BN.float(),
-        "total": positive_BN.sum().float(),
-        "index": torch.where(positive_BN, index_BN, -1),
-    }
+    return _targets(xy_N2, truth, index_BN, positive_BN)
 
 
 def pairwise_iou(boxes_BG4: Tensor, others_BN4: Tensor) -> Tensor:
