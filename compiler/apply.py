@@ -26,6 +26,7 @@ from detc.compiler.values import (
     Value,
     Wire,
     WireArray,
+    a_kind,
     elements,
     is_wire,
     kind_of,
@@ -60,7 +61,7 @@ def apply(frame: Frame, callee: Value, inputs: Inputs, origin: Origin) -> Value:
         if not isinstance(data, NodeHandle):
             raise error(
                 "DET0312",
-                f"a {kind_of(callee)} cannot be applied `using` a wire",
+                f"{a_kind(callee)} cannot be applied `using` a wire",
                 origin,
                 "only a node can",
                 help="declare it: node name = …, and write -> name using …",
@@ -74,7 +75,7 @@ def apply(frame: Frame, callee: Value, inputs: Inputs, origin: Origin) -> Value:
         raise error("DET0312", f"`{data.name}` is an array of nodes", origin, f"choose one: {data.name}[…]")
     raise error(
         "DET0312",
-        f"a {kind_of(callee)} cannot be applied",
+        f"{a_kind(callee)} cannot be applied",
         origin,
         "a node, a component or a stateless op is wanted behind `->`",
         secondary=[(callee.origin, f"{show(callee)} comes from here")],
@@ -262,7 +263,7 @@ def _convert(value: Value | None, port: Port, op: Op, origin: Origin) -> tuple[A
     if t is None:
         raise error(
             "DET0304",
-            f"the input `{port.name}` of {op.name} wants a wire, not a {kind_of(value)}",
+            f"the input `{port.name}` of {op.name} wants a wire, not {a_kind(value)}",
             origin,
             "applied here",
             secondary=[(value.origin, f"{show(value)} comes from here")],
@@ -279,7 +280,7 @@ def _convert(value: Value | None, port: Port, op: Op, origin: Origin) -> tuple[A
         wanted = " or ".join(port.kinds or tuple(a.__name__.lower() for a in accepted))
         raise error(
             "DET0304",
-            f"the input `{port.name}` of {op.name} wants a {wanted}, not a {kind_of(value)}",
+            f"the input `{port.name}` of {op.name} wants a {wanted}, not {a_kind(value)}",
             origin,
             "applied here",
             secondary=[(value.origin, f"the {kind_of(value)} comes from here")],

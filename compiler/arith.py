@@ -9,7 +9,7 @@ from typing import Any
 
 from detc.compiler.dims import Dim
 from detc.compiler.spec import Quantity, Rate, Size
-from detc.compiler.values import Labels, Span1, Value, kind_of, raw, show
+from detc.compiler.values import Labels, Span1, Value, a_kind, raw, show
 from detc.dsl.diagnostics import DetError, error
 from detc.dsl.source import Origin
 
@@ -76,7 +76,7 @@ def binary(op: str, left: Value, right: Value, origin: Origin) -> Value:
 def _mismatch(op: str, left: Value, right: Value, origin: Origin) -> DetError:
     return error(
         "DET0301",
-        f"`{op}` does not combine a {kind_of(left)} with a {kind_of(right)}",
+        f"`{op}` does not combine {a_kind(left)} with {a_kind(right)}",
         origin,
         f"{show(left)} {op} {show(right)}",
     )
@@ -93,7 +93,7 @@ def _contains(left: Value, right: Value, origin: Origin) -> bool:
 def _per(left: Value, right: Value, origin: Origin) -> Rate:
     if not _is_number(left.data):
         raise error(
-            "DET0301", f"`per` wants a number before it, not a {kind_of(left)}", left.origin, "given here"
+            "DET0301", f"`per` wants a number before it, not {a_kind(left)}", left.origin, "given here"
         )
     if not isinstance(right.data, Quantity) or right.data.unit != "img":
         message = f"`per` wants a number of images after it, not {show(right)}"
@@ -130,7 +130,7 @@ def _quantity(op: str, left: Value, right: Value, origin: Origin) -> Any:
             "DET0701",
             f"cannot combine {show(left)} with {show(right)}: one has a unit and the other has none",
             origin,
-            f"`{op}` between a {kind_of(left)} and a {kind_of(right)}",
+            f"`{op}` between {a_kind(left)} and {a_kind(right)}",
         )
     raise _mismatch(op, left, right, origin)
 
@@ -143,9 +143,7 @@ def whole(value: Value, what: str) -> int:
     """
     data = value.data
     if isinstance(data, bool) or not isinstance(data, (int, float, Fraction)):
-        raise error(
-            "DET0301", f"{what} must be an int, not a {kind_of(value)}", value.origin, f"{show(value)}"
-        )
+        raise error("DET0301", f"{what} must be an int, not {a_kind(value)}", value.origin, f"{show(value)}")
     nearest = round(data)
     if abs(data - nearest) > WHOLE_TOLERANCE * max(1.0, abs(float(data))):  # type: ignore[operator]
         raise error(

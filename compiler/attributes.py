@@ -12,9 +12,9 @@ from detc.compiler.values import (
     ModuleRef,
     Value,
     Wire,
+    a_kind,
     elements,
     is_wire,
-    kind_of,
     show,
 )
 from detc.dsl.diagnostics import did_you_mean, error
@@ -55,9 +55,9 @@ def attribute(value: Value, name: str, span: Span, s: Scope) -> Value:
         if isinstance(found, list):
             found = [x if isinstance(x, Value) else Value(x, origin) for x in found]
         return found if isinstance(found, Value) else Value(found, origin)
-    offered = f"it has: {', '.join(fields)}" if fields else f"a {kind_of(value)} has no fields"
+    offered = f"it has: {', '.join(fields)}" if fields else f"{a_kind(value)} has no fields"
     message = (
-        f"{show(value)} has no field `{name}`" if not is_wire(data) else f"a {kind_of(value)} has no `{name}`"
+        f"{show(value)} has no field `{name}`" if not is_wire(data) else f"{a_kind(value)} has no `{name}`"
     )
     raise error("DET0211", message, origin, offered + did_you_mean(name, fields))
 

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Any, Union
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
-from detc.compiler.edits import Edits, settle
-from detc.compiler.evaluate import evaluate
+from detc.compiler.edits import Edits, new_value, settle
 from detc.compiler.primitives import Primitive
 from detc.compiler.spec import Quantity, Rate, Size
 from detc.compiler.typecheck import suggest_argument
-from detc.compiler.values import BoundArg, Construct, Labels, PrimitiveRef, Value, is_wire, kind_of, raw, show
+from detc.compiler.values import (
+    BoundArg,
+    Construct,
+    Labels,
+    PrimitiveRef,
+    Value,
+    a_kind,
+    is_wire,
+    kind_of,
+    raw,
+    show,
+)
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, Diagnostic, Edit, closest, error
 from detc.dsl.source import Origin, Span
@@ -68,7 +78,7 @@ def build_primitive(construct: Construct, ctx: Elaborator, path: str, edits: Edi
                 edit.origin,
                 "write `set`",
             )
-        new = evaluate(edit.stmt.value, edit.scope)
+        new = new_value(edit)
         values[name] = Value(new.data, new.origin, values.get(name))
     for name, value in values.items():
         if is_wire(value.data):
@@ -76,7 +86,7 @@ def build_primitive(construct: Construct, ctx: Elaborator, path: str, edits: Edi
                 "DET0313",
                 f"`{name}` of {cls.name} must be known at compile time",
                 value.origin,
-                f"this is a {kind_of(value)}, known only at run time",
+                f"this is {a_kind(value)}, known only at run time",
             )
         ctx.decide(f"{path}.{name}", value)
     values = {name: nested(v, ctx, f"{path}.{name}") for name, v in values.items()}

@@ -7,12 +7,12 @@ patches that claim one path are a conflict unless the body settles it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detc.compiler.evaluate import Scope, evaluate
-from detc.compiler.values import Span1, raw, show
+from detc.compiler.values import Span1, Value, raw, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import Report, did_you_mean, error
 from detc.dsl.source import Origin
@@ -104,6 +104,21 @@ class Edits:
         return [e for e in self.items if e.last is not None and e.last == Segment(name)]
 
 
+def new_value(edit: Active, scope: Scope | None = None) -> Value:
+    """What a `set` or `replace` puts there, marked as put there by an edit."""
+    assert isinstance(edit.stmt, (ast.SetStmt, ast.ReplaceStmt))
+    return _marked(evaluate(edit.stmt.value, scope or edit.scope))
+
+
+def _marked(value: Value) -> Value:
+    data = value.data
+    if isinstance(data, list):
+        data = [_marked(v) for v in data]
+    elif isinstance(data, dict):
+        data = {k: _marked(v) for k, v in data.items()}
+    return Value(data, replace(value.origin, edited=True), value.was)
+
+
 def path_segments(path: ast.Path, scope: Scope) -> tuple[Segment, ...]:
     """The steps of a written path, with its indices evaluated."""
     steps = [Segment(path.head)]
@@ -179,16 +194,33 @@ def settle(edits: Sequence[Active], what: str, report: Report) -> Active | None:
     return rivals[-1]
 
 
-def unmatched(edits: Sequence[Active], known: Sequence[str], report: Report, prefix: str = "") -> None:
-    """Report every edit whose path arrived nowhere (DET0401)."""
+def unmatched(
+    edits: Sequence[Active], known: Sequence[str], report: Report, shadows: Mapping[str, str] | None = None
+) -> None:
+    """Report every edit whose path arrived nowhere (DET0401), or inside of a shadow (DET0406).
+
+    shadows: the path of each shadow node, and of the node that it follows.
+    """
     seen: set[int] = set()
     for edit in edits:
         claim = edit.claim
         if claim.hits or claim.excused or id(claim) in seen or claim.kind == "tie":
             continue
         seen.add(id(claim))
-        full = claim.text
-        candidates = [k.removeprefix(prefix) for k in known]
+        full, candidates = claim.text, known
+        within = next((p for p in shadows or {} if full.startswith(f"{p}.")), None)
+        if shadows and within is not None:
+            twin = shadows[within] + full.removeprefix(within)
+            report.add(
+                *error(
+                    "DET0406",
+                    f"`{within}` is a shadow: set the fields of its rule, or edit the node that it follows",
+                    Origin(edit_path(edit.stmt).span, edit.scope.via),
+                    "a shadow has no other structure",
+                    help=f"to change both, write `{claim.kind} {twin}`",
+                ).diagnostics
+            )
+            continue
         tail = full.rsplit(".", 1)[-1]
         same_tail = [k for k in candidates if k.rsplit(".", 1)[-1] == tail]
         hint = did_you_mean(full, candidates) or did_you_mean(full, same_tail)

@@ -20,9 +20,10 @@ from detc.compiler.values import (
     TemplateRef,
     Value,
     WireArray,
+    a_kind,
+    derived,
     elements,
     is_wire,
-    kind_of,
     raw,
     show,
 )
@@ -108,19 +109,19 @@ def _attr(e: ast.Attr, s: Scope) -> Value:
 def _index(e: ast.Index, s: Scope) -> Value:
     value = evaluate(e.value, s)
     keys = [evaluate(i, s) for i in e.items]
-    origin = origin_of(e, s)
+    origin = derived(origin_of(e, s), *keys)
     array_item = getattr(value.data, "item", None)
     if array_item is not None:
         return array_item(tuple(arith.whole(k, "an index") for k in keys), origin)
     if isinstance(value.data, WireArray) and not isinstance(keys[0].data, Span1):
         numbers = tuple(arith.whole(k, "an index") for k in keys)
-        return _array_item(value.data, numbers, origin, keys[-1].origin)
+        return _array_item(value.data, numbers, origin)
     for key in keys:
         value = _item(value, key, origin)
     return value
 
 
-def _array_item(array: WireArray, numbers: tuple[int, ...], origin: Origin, at: Origin) -> Value:
+def _array_item(array: WireArray, numbers: tuple[int, ...], origin: Origin) -> Value:
     if numbers in array.items:
         return array.items[numbers]
     row = array.row(numbers)
@@ -150,7 +151,7 @@ def _item(value: Value, key: Value, origin: Origin) -> Value:
         if key.data in value.data:
             return value.data[key.data]
         raise error("DET0211", f"there is no field {show(key)}", origin, "has: " + ", ".join(value.data))
-    raise error("DET0301", f"a {kind_of(value)} cannot be indexed", origin, "indexed here")
+    raise error("DET0301", f"{a_kind(value)} cannot be indexed", origin, "indexed here")
 
 
 def _out_of_range(index: int, length: int, origin: Origin, key: Value, value: Value) -> DetError:
@@ -180,7 +181,7 @@ def _call(e: ast.Call, s: Scope) -> Value:
                 return _apply_with_params(ref, args, e.span, origin, s)
         if all(a.name for a in args) and (ref := functions.on_wires(data.name)) is not None:
             return Value(Construct(ref, args, origin), origin)
-        return functions.call(data.name, args, origin, s)
+        return functions.call(data.name, args, derived(origin, *(a.value for a in args)), s)
     if isinstance(data, PrimitiveRef):
         if any(is_wire(a.value.data) for a in args):
             return _apply_with_params(data, args, e.span, origin, s)
@@ -190,7 +191,7 @@ def _call(e: ast.Call, s: Scope) -> Value:
     made = s.member(callee, "()", e.span)
     if made is not None:
         return made
-    raise error("DET0301", f"a {kind_of(callee)} cannot be called", origin, "called here")
+    raise error("DET0301", f"{a_kind(callee)} cannot be called", origin, "called here")
 
 
 def std_op(name: str) -> PrimitiveRef:
@@ -260,7 +261,7 @@ def iterate(value: Value, origin: Origin) -> list[Value]:
     items = elements(value)
     if items is None:
         raise error(
-            "DET0301", f"cannot loop over a {kind_of(value)}", origin, "a list or a range is wanted here"
+            "DET0301", f"cannot loop over {a_kind(value)}", origin, "a list or a range is wanted here"
         )
     return items
 
@@ -279,9 +280,7 @@ def truth(value: Value) -> bool:
             "this is a tensor, known only at run time",
         )
     if not isinstance(value.data, bool):
-        raise error(
-            "DET0301", f"a condition must be a bool, not a {kind_of(value)}", value.origin, show(value)
-        )
+        raise error("DET0301", f"a condition must be a bool, not {a_kind(value)}", value.origin, show(value))
     return value.data
 
 
@@ -290,7 +289,8 @@ def _record(e: ast.RecordExpr, s: Scope) -> Value:
 
 
 def _unary(e: ast.Unary, s: Scope) -> Value:
-    value, origin = evaluate(e.operand, s), origin_of(e, s)
+    value = evaluate(e.operand, s)
+    origin = derived(origin_of(e, s), value)
     if e.op == "not":
         return Value(not truth(value), origin)
     if is_wire(value.data):
@@ -298,20 +298,21 @@ def _unary(e: ast.Unary, s: Scope) -> Value:
     if isinstance(value.data, Quantity):
         return Value(Quantity(-value.data.value, value.data.unit), origin)
     if isinstance(value.data, bool) or not isinstance(value.data, (int, float)):
-        raise error("DET0301", f"`-` wants a number, not a {kind_of(value)}", origin, "negated here")
+        raise error("DET0301", f"`-` wants a number, not {a_kind(value)}", origin, "negated here")
     return Value(-value.data, origin)
 
 
 def _binary(e: ast.Binary, s: Scope) -> Value:
     origin = origin_of(e, s)
     if e.op in ("and", "or"):
-        first = truth(evaluate(e.left, s))
-        if first is (e.op == "or"):
-            return Value(first, origin)
-        return Value(truth(evaluate(e.right, s)), origin)
+        left = evaluate(e.left, s)
+        if truth(left) is (e.op == "or"):
+            return Value(left.data, derived(origin, left))
+        right = evaluate(e.right, s)
+        return Value(truth(right), derived(origin, right, left))
     left, right = evaluate(e.left, s), evaluate(e.right, s)
     if not is_wire(left.data) and not is_wire(right.data):
-        return arith.binary(e.op, left, right, origin)
+        return arith.binary(e.op, left, right, derived(origin, left, right))
     if e.op not in ARITHMETIC:
         raise error(
             "DET0313",
@@ -326,7 +327,7 @@ def _binary(e: ast.Binary, s: Scope) -> Value:
     number = right if is_wire(left.data) else left
     data = number.data
     if isinstance(data, bool) or not isinstance(raw(number), (int, float)):
-        raise error("DET0301", f"cannot combine a wire with a {kind_of(number)}", origin, show(number))
+        raise error("DET0301", f"cannot combine a wire with {a_kind(number)}", origin, show(number))
     params = [BoundArg("scalar", Value(float(raw(number)), number.origin), number.origin)]
     if number is left and e.op in "-/":
         params.append(BoundArg("reverse", Value(True, origin), origin))
@@ -338,12 +339,13 @@ def _conditional(e: ast.Conditional, s: Scope) -> Value:
 
 
 def _range(e: ast.RangeExpr, s: Scope) -> Value:
-    start = None if e.start is None else arith.whole(evaluate(e.start, s), "the start of a range")
-    stop = None if e.stop is None else arith.whole(evaluate(e.stop, s), "the end of a range")
-    step = 1 if e.step is None else arith.whole(evaluate(e.step, s), "the step of a range")
-    if step == 0:
-        raise error("DET0311", "the step of a range must not be 0", origin_of(e, s), "step 0")
-    return Value(Span1(start, stop, step), origin_of(e, s))
+    given = {"start": e.start, "end": e.stop, "step": e.step}
+    values = {what: evaluate(part, s) for what, part in given.items() if part is not None}
+    whole = {what: arith.whole(v, f"the {what} of a range") for what, v in values.items()}
+    origin = derived(origin_of(e, s), *values.values())
+    if whole.get("step") == 0:
+        raise error("DET0311", "the step of a range must not be 0", origin, "step 0")
+    return Value(Span1(whole.get("start"), whole.get("end"), whole.get("step", 1)), origin)
 
 
 def _chain(e: ast.Chain, s: Scope) -> Value:

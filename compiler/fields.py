@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from detc.compiler.build_op import build_primitive
-from detc.compiler.edits import Edits, settle
+from detc.compiler.edits import Edits, new_value, settle
 from detc.compiler.elaborate import Elaborator
 from detc.compiler.evaluate import evaluate, truth
 from detc.compiler.messages import interpolate
 from detc.compiler.params import Instance, ParamScope, Thunk
 from detc.compiler.primitives import Primitive
 from detc.compiler.spec import Step
-from detc.compiler.values import Construct, PrimitiveRef, Value, kind_of, show
+from detc.compiler.values import Construct, PrimitiveRef, Value, a_kind, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, did_you_mean, error
 from detc.dsl.source import Origin, Span
@@ -123,7 +123,7 @@ class Body:
                 here = here.into(part)[1]
             edit = settle(here.of_field(path[-1]), text, self.ctx.report)
             if edit is not None and isinstance(edit.stmt, ast.SetStmt):
-                new = evaluate(edit.stmt.value, edit.scope)
+                new = new_value(edit)
                 value = Value(new.data, new.origin, None)
             else:
                 value = evaluate(expr, scope)
@@ -145,7 +145,7 @@ class Body:
             self.ctx.know(text)
             edit = settle(here.of_field(key), text, self.ctx.report)
             if edit is not None and isinstance(edit.stmt, ast.SetStmt):
-                new = evaluate(edit.stmt.value, edit.scope)
+                new = new_value(edit)
                 entries[key] = Value(new.data, new.origin, entries[key])
         return Value(entries, value.origin, value.was)
 
@@ -211,7 +211,7 @@ def primitive(value: Value, base: type, ctx: Elaborator, path: str, edits: Edits
         or not isinstance(data.target, PrimitiveRef)
         or not issubclass(data.target.cls, base)
     ):
-        shown = f"`{data.name}`" if isinstance(data, Construct) else f"a {kind_of(value)}"
+        shown = f"`{data.name}`" if isinstance(data, Construct) else f"{a_kind(value)}"
         raise error(
             "DET0601" if base is Step else "DET0301",
             f"{what} is wanted here, not {shown}",

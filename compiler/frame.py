@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from detc.compiler import apply, arith, collected, state
-from detc.compiler.edits import Active, Edits, settle
+from detc.compiler.clashes import again, taken_twice
+from detc.compiler.edits import Active, Edits, new_value, settle
 from detc.compiler.evaluate import Inputs, Scope, evaluate, iterate, origin_of, truth
 from detc.compiler.graph import Loss
 from detc.compiler.handles import NodeArray, NodeHandle, make_handle
@@ -24,6 +26,7 @@ from detc.compiler.values import (
     Value,
     Wire,
     WireArray,
+    a_kind,
     elements,
     kind_of,
     show,
@@ -65,6 +68,7 @@ class Frame:
             DetError: for what abandons the whole application (inputs that do not bind).
         """
         bind_inputs(self, inputs)
+        self._poison_clashes()
         for depth in reversed(range(len(self.instance.chain))):
             self._execute(self.instance.chain[depth].decl.body, self.scopes[depth], "")
         state.complete(self)
@@ -74,7 +78,17 @@ class Frame:
             return next(iter(self.outputs.values()))
         return Value(Bundle(self.instance.name, dict(self.outputs)), self.call)
 
-    def _execute(self, body: Sequence[ast.Stmt], scope: Scope, phase: str) -> None:
+    def _poison_clashes(self) -> None:
+        """Names that stand for two things are reported once, and stand for nothing after that."""
+        reports, names = taken_twice(self.instance.chain)
+        for found in reports:
+            self.ctx.report.add(*found.diagnostics)
+        for name in names:
+            place = self.instance.chain[0].decl.name_span
+            self.names[name] = Slot(Value(POISON, Origin(place)), span=place, read=True)
+
+    def _execute(self, body: Sequence[ast.Stmt], scope: Any, phase: str) -> None:
+        self.declare_lets(body, scope)
         for stmt in body:
             try:
                 self._statement(stmt, scope, phase)
@@ -91,8 +105,6 @@ class Frame:
                 self._wire(stmt, scope)
             case ast.NodeStmt():
                 self._node(stmt, scope)
-            case ast.LetStmt():
-                self._let(stmt, scope)
             case ast.RepeatStmt():
                 for item in iterate(evaluate(stmt.iterable, scope), origin_of(stmt.iterable, scope)):
                     self._execute(stmt.body, scope.inner(stmt.name, item), phase)
@@ -119,7 +131,7 @@ class Frame:
                 state.declare(self, stmt, scope, phase)
             case ast.NextStmt():
                 state.become(self, stmt, scope, phase)
-            case ast.InPort():
+            case ast.InPort() | ast.LetStmt():
                 pass
             case _ if isinstance(stmt, ast.EDITS):
                 pass
@@ -183,13 +195,6 @@ class Frame:
         name, index = target.name, self._index(target, scope)
         slot = self.names.get(name)
         if slot is None:
-            taken = (
-                name in self.nodes or self.instance.param(name) is not None
-                if name in self._fixed()
-                else False
-            )
-            if taken:
-                raise error("DET0205", f"`{name}` is a node or a param already", target.span, "assigned here")
             slot = self.names[name] = Slot(span=target.span)
         if slot.value is not None and slot.value.data is POISON:
             return
@@ -197,14 +202,8 @@ class Frame:
         clash = (index and slot.value is not None) or (not index and slot.array is not None)
         if before is not None or clash:
             shown = name + (f"[{', '.join(map(str, index))}]" if index else "")
-            raise error(
-                "DET0307",
-                f"`{shown}` is assigned twice",
-                Origin(target.span, scope.via),
-                "assigned again here",
-                secondary=[(before or slot.span, "first assigned here")],
-                help=state.assigned_help(self, name),
-            )
+            first = before or slot.span
+            raise again(target, f"`{shown}`", "assigned", first, scope.via, state.assigned_help(self, name))
         if not index:
             slot.value, slot.span = value, target.span
             return
@@ -212,9 +211,6 @@ class Frame:
             slot.array = WireArray(name)
         slot.array.items[index] = value
         slot.places[index] = target.span
-
-    def _fixed(self) -> set[str]:
-        return {*self.nodes, *self.instance.param_names()}
 
     def _wire(self, stmt: ast.WireStmt, scope: Scope) -> None:
         value = evaluate(stmt.value, scope)
@@ -228,18 +224,17 @@ class Frame:
                 "DET0309",
                 f"{len(stmt.targets)} names on the left, and {found} on the right",
                 origin_of(stmt.value, scope),
-                f"this is a {kind_of(value)}",
+                f"this is {a_kind(value)}",
             )
         for target, part in zip(stmt.targets, parts, strict=True):
             self.define(target, part, scope)
 
-    def _let(self, stmt: ast.LetStmt, scope: Any) -> None:
-        lets = self.lets[scope.level]
-        if stmt.name in lets and lets[stmt.name].span == stmt.span:
-            del lets[stmt.name]
-        if stmt.name in lets or stmt.name in self.names:
-            raise error("DET0205", f"`{stmt.name}` is already defined", stmt.span, "defined again here")
-        lets[stmt.name] = Thunk(stmt.name, lambda: evaluate(stmt.value, scope), stmt.span, self.ctx.report)
+    def declare_lets(self, body: Sequence[ast.Stmt], scope: Any) -> None:
+        """Make the `let`s of a block known before its statements run: values have no order."""
+        for stmt in body:
+            if isinstance(stmt, ast.LetStmt):
+                compute = partial(evaluate, stmt.value, scope)
+                scope.lets[stmt.name] = Thunk(stmt.name, compute, stmt.span, self.ctx.report)
 
     def _where(self, stmt: ast.WhereStmt, scope: Scope) -> None:
         if truth(evaluate(stmt.condition, scope)):
@@ -261,13 +256,12 @@ class Frame:
         if index and array is None:
             array = self.nodes[name] = NodeArray(name, {})
         if name in self.names or (not index and array is not None) or isinstance(array, NodeHandle):
-            raise error(
-                "DET0205", f"the node `{name}` is declared twice", stmt.target.span, "declared again here"
-            )
+            first = slot.span if slot is not None else array.origin.span if array is not None else None
+            raise again(stmt.target, f"the node `{name}`", "declared", first, scope.via)
         if isinstance(array, NodeArray) and index in array.items:
             shown = f"{name}[{', '.join(map(str, index))}]"
-            message = f"the node `{shown}` is declared twice"
-            raise error("DET0205", message, Origin(stmt.target.span, scope.via), "declared again here")
+            first = array.items[index].origin.span
+            raise again(stmt.target, f"the node `{shown}`", "declared", first, scope.via)
         make = make_shadow if stmt.role == "shadow" else make_handle
         handle = make(self, stmt, name, index, scope)
         if isinstance(array, NodeArray):
@@ -306,7 +300,7 @@ class Frame:
             weight = self._weight(evaluate(arg.value, scope))
         edit = settle(below.of_field("weight"), f"loss.{name}.weight", self.ctx.report)
         if edit is not None and isinstance(edit.stmt, ast.SetStmt):
-            weight = self._weight(evaluate(edit.stmt.value, edit.scope))
+            weight = self._weight(new_value(edit))
         before, origin = collected.mark(self), Origin(stmt.span, scope.via)
         value = collected.evaluated(self, before, stmt.value, scope)
         if collected.collect(self, before, value, name, weight, picks, origin):
@@ -329,7 +323,7 @@ class Frame:
         if isinstance(value.data, bool) or not isinstance(value.data, (int, float)):
             raise error(
                 "DET0301",
-                f"a loss weight must be a number, not a {kind_of(value)}",
+                f"a loss weight must be a number, not {a_kind(value)}",
                 value.origin,
                 show(value),
             )
@@ -341,7 +335,7 @@ class Frame:
         anew = self.output_levels.get(stmt.name, scope.level) > scope.level
         if stmt.value is not None:
             value = evaluate(stmt.value, scope)
-            if anew or stmt.name not in self.names:
+            if anew or scope.find(stmt.name, stmt.span) is None:  # else it is what leaves, and nothing else
                 self.names[stmt.name] = Slot(value, span=stmt.span, read=True)
         else:
             found = scope.find(stmt.name, stmt.span)
@@ -362,7 +356,9 @@ class Frame:
                 value = check_port(value, stmt.type, stmt.name, self.instance.name, origin, stmt.span)
             except DetError as problem:
                 d = problem.diagnostics[0]
-                message = f"the output `{stmt.name}` is declared as {type_text(stmt.type)} and is a {kind_of(value)}"
+                message = (
+                    f"the output `{stmt.name}` is declared as {type_text(stmt.type)} and is {a_kind(value)}"
+                )
                 raise error(
                     d.code, message, origin, "declared here", secondary=[(value.origin, "computed here")]
                 ) from None

@@ -13,7 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from detc.compiler.types import Map, Tensor, Type
-from detc.compiler.values import Value, Wire, kind_of
+from detc.compiler.values import Value, Wire, a_kind, kind_of
 from detc.dsl.diagnostics import Report, error
 from detc.dsl.source import Origin
 
@@ -108,7 +108,7 @@ def begin(node: NodeHandle, weights: Value, origin: Origin, frame: Frame) -> Gen
             )
         raise error(
             "DET0304",
-            f"`using` wants a tensor whose last dimension holds the weights, not a {kind_of(weights)}",
+            f"`using` wants a tensor whose last dimension holds the weights, not {a_kind(weights)}",
             origin,
             "applied here",
             secondary=[(weights.origin, f"the {kind_of(weights)} comes from here")],

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from detc.compiler.edits import Active, Edits, settle
+from detc.compiler.edits import Active, Edits, new_value, settle
 from detc.compiler.evaluate import Local, Scope, evaluate
 from detc.compiler.interfaces import conforms
 from detc.compiler.ops.base import Op
 from detc.compiler.params import Instance
-from detc.compiler.values import Construct, PrimitiveRef, TemplateRef, Value, kind_of, show
+from detc.compiler.values import Construct, PrimitiveRef, TemplateRef, Value, a_kind, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import did_you_mean, error
 from detc.dsl.source import Origin, Span
@@ -96,12 +96,13 @@ class NodeHandle:
             return value
         nodes = [s.target.name for x in instance.chain for s in x.decl.body if isinstance(s, ast.NodeStmt)]
         known = [*nodes, *instance.param_names()]
-        raise error(
-            "DET0211",
-            f"{instance.name} has no node or param `{name}`",
-            origin,
-            "it has: " + ", ".join(known) + did_you_mean(name, known),
-        )
+        message = f"{instance.name} has no node or param `{name}`"
+        offered = "it has: " + ", ".join(known) + did_you_mean(name, known)
+        given = self.construct.origin
+        if origin.span.source.library and not given.span.source.library:
+            # the library asks it of what a user has put here
+            raise error("DET0211", message, given, offered, secondary=[(origin, "read here")])
+        raise error("DET0211", message, origin, offered)
 
 
 def reach(inner: Frame, name: str) -> bool:
@@ -119,9 +120,8 @@ def reach(inner: Frame, name: str) -> bool:
         if not found or name in inner.reaching:
             continue
         inner.reaching.add(name)
-        for stmt in level.decl.body:
-            if isinstance(stmt, ast.LetStmt) and stmt.name not in inner.lets[depth]:
-                inner.execute(stmt, scope)
+        if not inner.lets[depth]:
+            inner.declare_lets(level.decl.body, scope)
         for node in found:
             inner.execute(node, scope)
         inner.reaching.discard(name)
@@ -137,6 +137,11 @@ class NodeArray:
     name: str
     items: dict[tuple[int, ...], NodeHandle] = field(default_factory=dict)
     label = "array of nodes"
+
+    @property
+    def origin(self) -> Origin:
+        """Where the first of them is declared."""
+        return next(iter(self.items.values())).origin
 
     def __str__(self) -> str:
         return f"nodes `{self.name}[…]`"
@@ -178,7 +183,7 @@ def make_handle(
         if isinstance(edit.stmt, ast.ReplaceStmt):
             old = {a.name or str(i): a.value for i, a in enumerate(construct.args)}
             old = ctx.visible_params(construct, path, below) | old
-            new = evaluate(edit.stmt.value, Local(edit.scope, "old", Value(old, construct.origin)))
+            new = new_value(edit, Local(edit.scope, "old", Value(old, construct.origin)))
             construct = as_construct(new, path)
             kept = [e for e in below.items if e.layer > edit.layer]
             for e in below.items:
@@ -188,7 +193,7 @@ def make_handle(
         elif isinstance(edit.stmt, ast.RemoveStmt):
             removed = edit
         elif isinstance(edit.stmt, ast.SetStmt):
-            replaced = evaluate(edit.stmt.value, edit.scope)
+            replaced = new_value(edit)
             if not isinstance(replaced.data, Construct):
                 raise error(
                     "DET0406",
@@ -210,13 +215,13 @@ def make_handle(
     )
     changed = settle(below.of_field("weights"), f"{path}.weights", ctx.report)
     if changed is not None and isinstance(changed.stmt, ast.SetStmt):
-        weights = evaluate(changed.stmt.value, changed.scope)
+        weights = new_value(changed)
         below = Edits([e for e in below.items if e not in below.of_field("weights")])
     ctx.know(f"{path}.weights")
     if weights is not None and weights.data is not None:
         if not isinstance(weights.data, str):
             raise error(
-                "DET0301", f"`from` wants a str, not a {kind_of(weights)}", weights.origin, show(weights)
+                "DET0301", f"`from` wants a str, not {a_kind(weights)}", weights.origin, show(weights)
             )
         ctx.source(path, weights.data, weights.origin)
     frozen = instance.frozen or stmt.role == "frozen"
@@ -243,7 +248,7 @@ def as_construct(value: Value, path: str) -> Construct:
     if not buildable:
         raise error(
             "DET0312",
-            f"the node `{path}` wants an op or a component, not a {kind_of(value)}",
+            f"the node `{path}` wants an op or a component, not {a_kind(value)}",
             value.origin,
             show(value),
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from detc.compiler.edits import Active, Edits, Segment, activate, settle
+from detc.compiler.edits import Active, Edits, Segment, activate, new_value, settle
 from detc.compiler.evaluate import Inputs, evaluate, iterate, origin_of, truth
 from detc.compiler.modules import Module
 from detc.compiler.template import Patch, about, levels, slots, walk
@@ -282,7 +282,7 @@ class Instance:
             raise error(
                 "DET0406", f"`{name}` is a param: only `set` changes it", edit.origin, "write `set … = …`"
             )
-        new = evaluate(edit.stmt.value, edit.scope)
+        new = new_value(edit)
         return Value(new.data, new.origin, old)
 
     # --- edits ---

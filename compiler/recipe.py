@@ -11,7 +11,7 @@ from detc.compiler.fields import primitive
 from detc.compiler.primitives import Primitive
 from detc.compiler.spec import GroupRule, Quantity, Switch, TrainSpec
 from detc.compiler.typecheck import check_value
-from detc.compiler.values import Construct, Poisoned, kind_of, raw, show
+from detc.compiler.values import Construct, Poisoned, a_kind, raw, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, Report, did_you_mean, error
 from detc.dsl.source import Origin
@@ -124,7 +124,7 @@ class _Train:
         if not isinstance(value.data, dict):
             raise error(
                 "DET0301",
-                f"`validate` wants a record, not a {kind_of(value)}",
+                f"`validate` wants a record, not {a_kind(value)}",
                 value.origin,
                 "{ every = 1ep }",
             )

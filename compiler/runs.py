@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detc.compiler import dataflow
+from detc.compiler.class_spaces import check_class_space
 from detc.compiler.command_line import RUN_FIELDS, command_line_edit
 from detc.compiler.edits import Active
 from detc.compiler.elaborate import ALIGN, elaborate
@@ -20,7 +21,7 @@ from detc.compiler.selectors import matches
 from detc.compiler.spec import DataSpec, Sampling, TargetSpec, TrainSpec
 from detc.compiler.targets import resolve_target
 from detc.compiler.types import Map
-from detc.compiler.values import Construct, Labels, Poisoned, TemplateRef, Value, kind_of, show
+from detc.compiler.values import Construct, Labels, Poisoned, TemplateRef, Value, a_kind, kind_of, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import WARNING, DetError, Report, did_you_mean, error
 from detc.dsl.source import Origin, Span
@@ -192,7 +193,7 @@ class RunResolver:
             if not isinstance(source.data, str):
                 self.report.add(
                     *error(
-                        "DET0301", f"`from` wants a str, not a {kind_of(source)}", source.origin, show(source)
+                        "DET0301", f"`from` wants a str, not {a_kind(source)}", source.origin, show(source)
                     ).diagnostics
                 )
             else:
@@ -246,6 +247,7 @@ class RunResolver:
     ) -> None:
         if data is not None:
             check_metrics(model, data, self.report, place)
+            check_class_space(model, data, self.report, place, Origin(self.exprs["model"].span))
         if train is not None:
             for rule in train.groups:
                 if not any(matches(rule.selector, name) for name in parameter_names(model)):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from detc.compiler.evaluate import Inputs
 from detc.compiler.handles import NodeArray, NodeHandle, reach
+from detc.compiler.params import Thunk
 from detc.compiler.template import phase_of_names
 from detc.compiler.values import (
     Value,
@@ -22,20 +23,25 @@ if TYPE_CHECKING:
 class BodyScope:
     """The scope of statements: loop variables, wires, lets, params, nodes."""
 
-    def __init__(self, frame: Frame, level: int, locals: dict[str, Value] | None = None) -> None:
+    def __init__(self, frame: Frame, level: int, locals: dict[str, Value | Thunk] | None = None) -> None:
         self.frame, self.level, self.locals = frame, level, locals or {}
         self.module = frame.instance.chain[level].module
         self.via = frame.instance.via
+        # a round of a `repeat` has its own; what is not inside of one is read by derived bodies too
+        self.lets: dict[str, Value | Thunk] | dict[str, Thunk] = (
+            frame.lets[level] if locals is None else self.locals
+        )
 
     def inner(self, name: str, value: Value) -> BodyScope:
-        """This scope with a loop variable."""
+        """This scope with a loop variable, and room for `let`s of its own."""
         return BodyScope(self.frame, self.level, {**self.locals, name: value})
 
     def find(self, name: str, span: Span) -> Value | None:
         """A local name's value."""
         frame = self.frame
         if name in self.locals:
-            return self.locals[name]
+            local = self.locals[name]
+            return local if isinstance(local, Value) else local.get()
         slot = frame.names.get(name)
         if slot is not None:
             slot.read = True
@@ -44,12 +50,15 @@ class BodyScope:
                 if slot.value is not None
                 else Value(slot.array, Origin(slot.span or span, self.via))
             )
-        for lets in frame.lets[self.level :]:
-            if name in lets:
-                return lets[name].get()
+        own, *bases = frame.lets[self.level :]
+        if name in own:
+            return own[name].get()
         if name in frame.nodes or (frame.unrun and reach(frame, name)):
             return Value(frame.nodes[name], Origin(span, self.via))
-        return frame.instance.param(name, self.level)
+        param = frame.instance.param(name, self.level)
+        if param is not None:
+            return param
+        return next((lets[name].get() for lets in bases if name in lets), None)
 
     def missing(self, name: str, span: Span) -> DetError:
         """Unknown, defined later, or of the other phase."""

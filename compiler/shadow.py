@@ -15,7 +15,7 @@ from detc.compiler.evaluate import Scope, evaluate
 from detc.compiler.graph import Shadow
 from detc.compiler.handles import NodeArray, NodeHandle
 from detc.compiler.spec import Follow
-from detc.compiler.values import Construct, PrimitiveRef, Value, kind_of, show
+from detc.compiler.values import Construct, PrimitiveRef, Value, a_kind, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import WARNING, DetError, error
 from detc.dsl.source import Origin
@@ -73,7 +73,7 @@ def _rule(
         and issubclass(data.target.cls, Follow)
     )
     if not is_rule:
-        shown = f"`{data.name}`" if isinstance(data, Construct) else f"a {kind_of(value)}"
+        shown = f"`{data.name}`" if isinstance(data, Construct) else f"{a_kind(value)}"
         raise error(
             "DET0317",
             f"a shadow wants a rule that follows a node, not {shown}",
@@ -106,7 +106,7 @@ def _source(frame: Frame, value: Value, rule: str) -> NodeHandle:
             "DET0317", f"`{node.name}` is an array of nodes", value.origin, f"choose one: {node.name}[…]"
         )
     if not isinstance(node, NodeHandle):
-        raise error("DET0317", f"{rule} follows a node, not a {kind_of(value)}", value.origin, show(value))
+        raise error("DET0317", f"{rule} follows a node, not {a_kind(value)}", value.origin, show(value))
     if node.frozen:
         raise error(
             "DET0317",

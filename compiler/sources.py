@@ -9,7 +9,7 @@ from detc.compiler import primitives
 from detc.compiler.arith import whole
 from detc.compiler.fields import Body, primitive
 from detc.compiler.spec import DataSource, NamedSource, Sampling
-from detc.compiler.values import Construct, Labels, Poisoned, TemplateRef, Value, kind_of, show
+from detc.compiler.values import Construct, Labels, Poisoned, TemplateRef, Value, a_kind, show
 from detc.dsl.diagnostics import DetError, Report, did_you_mean, error
 
 
@@ -156,7 +156,7 @@ def _sampling(body: Body, names: list[str]) -> Sampling:
     if not isinstance(value.data, dict):
         raise error(
             "DET0609",
-            f"`sample` wants a block, not a {kind_of(value)}",
+            f"`sample` wants a block, not {a_kind(value)}",
             value.origin,
             "sample { ratio = […] }",
         )

@@ -96,6 +96,7 @@ class _TestFrame(Frame):
 
     def body(self, stmts: tuple[ast.Stmt, ...], scope: BodyScope) -> None:
         """Run the statements of a test."""
+        self.declare_lets(stmts, scope)
         for stmt in stmts:
             try:
                 self._test_statement(stmt, scope)

@@ -18,7 +18,7 @@ from detc.compiler.inputs import Slot
 from detc.compiler.ops.base import Op
 from detc.compiler.typecheck import type_text
 from detc.compiler.types import Struct, Tensor, Type
-from detc.compiler.values import BoundArg, Construct, PrimitiveRef, Value, Wire, kind_of, raw, show
+from detc.compiler.values import BoundArg, Construct, PrimitiveRef, Value, Wire, a_kind, kind_of, raw, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import did_you_mean, error
 from detc.dsl.source import Origin
@@ -128,7 +128,7 @@ def become(frame: Frame, stmt: ast.NextStmt, scope: Scope, phase: str) -> None:
         raise error(
             "DET0506",
             f"the state `{stmt.name}` is {describe(state.type)}, and its next value is "
-            + (describe(t) if t is not None else f"a {kind_of(value)}"),
+            + (describe(t) if t is not None else f"{a_kind(value)}"),
             origin,
             "the next frame could not read this",
             secondary=[(state.origin, "declared here"), (value.origin, "computed here")],
@@ -215,7 +215,7 @@ def _initial(frame: Frame, stmt: ast.StateStmt, scope: Scope, path: str) -> Op:
         raise error(
             "DET0506",
             f"the initial value of the state `{stmt.name}` must be known before the first frame, "
-            f"and this is a {kind_of(value)}",
+            f"and this is {a_kind(value)}",
             Origin(stmt.value.span, scope.via),
             "not known yet" if isinstance(data, Wire) else show(value),
             help="tracks begin as NoTracks(), tensors as Zeros()",

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from detc.compiler.clashes import clashes, taken_twice
 from detc.compiler.interfaces import find_interface, missing_ports
 from detc.compiler.modules import Module
-from detc.compiler.template import levels
+from detc.compiler.template import Level, levels
 from detc.compiler.typecheck import VALUE_TYPES, WIRE_TYPES, unknown_type
 from detc.compiler.values import ModuleRef, PrimitiveRef, TemplateRef
 from detc.dsl import ast
@@ -21,17 +22,31 @@ def check_names(module: Module, report: Report) -> None:
     """Report unknown names (DET0201), unknown types, and roles that are not kept (DET0310)."""
     assert module.file is not None
     for decl in module.file.decls:
+        chain: list[Level] = []
         try:
             names = set(_names(decl))
             if isinstance(decl, ast.Template):
-                for level in levels(TemplateRef(decl, module))[1:]:
+                chain = levels(TemplateRef(decl, module))
+                for level in chain[1:]:
                     names |= set(_names(level.decl))
                     for patch in level.patches:
                         names |= set(_names(patch.decl))
                 _check_role(decl, module)
+            _check_clashes(decl, chain, report)
             _visit(decl, names, module, report)
         except DetError as problem:
             report.add(*problem.diagnostics)
+
+
+def _check_clashes(decl: ast.Decl, chain: list[Level], report: Report) -> None:
+    if isinstance(decl, ast.Template) and decl.kind in ("component", "model"):
+        found = taken_twice(chain)[0]
+    elif isinstance(decl, (ast.InterfaceDecl, ast.TestDecl)):
+        found = list(clashes(decl).values())
+    else:
+        return
+    for problem in found:
+        report.add(*problem.diagnostics)
 
 
 def _check_role(decl: ast.Template, module: Module) -> None:

@@ -17,6 +17,7 @@ from detc.compiler.values import (
     TemplateRef,
     Value,
     Wire,
+    a_kind,
     elements,
     is_wire,
     kind_of,
@@ -89,12 +90,12 @@ def check_value(
             "DET0313",
             f"{what} must be known at compile time",
             value.origin,
-            f"this is a {kind_of(value)}, known only at run time",
+            f"this is {a_kind(value)}, known only at run time",
             secondary=[(declared, "declared here")],
         )
     raise error(
         "DET0301",
-        f"{what} must be {_article(type_text(t))}, not {_article(kind_of(value))}",
+        f"{what} must be {_article(type_text(t))}, not {a_kind(value)}",
         value.origin,
         show(value),
         secondary=[(declared, f"declared as {type_text(t)} here")],
@@ -103,7 +104,7 @@ def check_value(
 
 
 def _article(name: str) -> str:
-    if name == "none" or name.startswith('"'):
+    if name in ("none", "labels", "images", "wires", "outputs") or name.startswith('"'):
         return name
     return ("an " if name[0] in "aeiou" else "a ") + name
 
@@ -212,7 +213,7 @@ def check_port(value: Value, t: ast.TypeExpr, port: str, owner: str, call: Origi
             return value
         raise error(
             "DET0304",
-            f"the input `{port}` of {owner} wants a {type_text(t)}, not a {kind_of(value)}",
+            f"the input `{port}` of {owner} wants a {type_text(t)}, not {a_kind(value)}",
             call,
             "applied here",
             secondary=[(value.origin, f"{show(value)} comes from here"), (declared, "declared here")],
@@ -234,7 +235,7 @@ def check_port(value: Value, t: ast.TypeExpr, port: str, owner: str, call: Origi
             return value
     raise error(
         "DET0304",
-        f"the input `{port}` of {owner} wants a {type_text(t)}, not a {kind_of(value)}",
+        f"the input `{port}` of {owner} wants a {type_text(t)}, not {a_kind(value)}",
         call,
         "applied here",
         secondary=[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -178,6 +178,24 @@ class Bundle:
     fields: dict[str, Value]
 
 
+def derived(origin: Origin, *values: Value) -> Origin:
+    """The place of something computed at `origin` from `values`, with the one of them that decided it.
+
+    That is what an edit gave, or, for a computation in the library, what the user's own line says.
+    """
+    decisive: Origin | None = None
+    for value in values:
+        found = value.origin
+        if found.because is not None and (found.because.edited or found.span.source.library):
+            found = found.because
+        elif not found.edited and found.span.source.library:
+            continue
+        if found.edited:
+            return replace(origin, because=found)
+        decisive = decisive or found
+    return replace(origin, because=decisive) if decisive and origin.span.source.library else origin
+
+
 def is_wire(data: Any) -> bool:
     """True if `data` is a wire or holds one."""
     if isinstance(data, (Wire, WireArray, Bundle)):
@@ -315,3 +333,11 @@ def kind_of(value: Any) -> str:
         if isinstance(data, types):
             return name
     return getattr(type(data), "label", type(data).__name__)
+
+
+def a_kind(value: Any) -> str:
+    """`a map`, `an int`, `labels`: the name of a value's type with its article."""
+    name = kind_of(value)
+    if name in ("none", "labels", "wires", "outputs"):
+        return name
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"

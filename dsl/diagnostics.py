@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from detc.dsl.source import Origin, Span
+from detc.dsl.source import BUILTIN, Origin, Span
 
 ERROR, WARNING = "error", "warning"
 
@@ -42,11 +42,57 @@ class Diagnostic:
 
     @property
     def primary(self) -> Span | None:
-        """The span of the primary label's user frame (the first label's if none is primary)."""
-        for label in self.labels:
-            if label.primary:
-                return label.origin.user()
-        return self.labels[0].origin.user() if self.labels else None
+        """The place that is shown first: on the user's own line if there is any way to one."""
+        shown = ordered_labels(self)
+        return shown[0].origin.span if shown else None
+
+
+def ordered_labels(diagnostic: Diagnostic) -> list[Label]:
+    """The labels in the order to show them; the first is on the user's line if there is any way to one.
+
+    What an edit decided comes before all, then the user's own lines, then what lies in the library.
+    """
+    shown = [label for label in diagnostic.labels if label.origin.span is not BUILTIN or label.origin.via]
+    shown.sort(key=lambda label: not label.primary)
+    causes = [_cause(label) for label in shown]
+    edits = [c for c in causes if c is not None and c.origin.edited]
+    mine = [label for label in shown if not label.origin.span.source.library]
+    others = [c for c in causes if c is not None and not c.origin.edited and not c.origin.span.source.library]
+    if edits and not edits[0].primary and mine and mine[0].primary:
+        mine = _distinct(
+            [mine[0], *edits, *mine[1:], *others]
+        )  # the edit decided only the other side of a conflict
+    elif others and others[0].primary:
+        mine = _distinct([*edits, *others, *mine])
+    else:
+        mine = _distinct([*edits, *mine, *others])
+    rest = [label for label in shown if label.origin.span.source.library]
+    if not mine and rest and not rest[0].origin.user().source.library:
+        # Nothing of this lies in the user's files, so begin with the line that led to it.
+        mine = [Label(Origin(rest[0].origin.user()), "reached from here", True)]
+        first = rest[0]
+        if first.origin.span is BUILTIN:
+            mine = [Label(mine[0].origin, first.text, True)]
+            rest = rest[1:]
+        elif not first.text:
+            rest[0] = Label(first.origin, "here")
+    return mine + [label for label in rest if label.origin.span is not BUILTIN]
+
+
+def _cause(label: Label) -> Label | None:
+    because = label.origin.because
+    if because is None or because.span is BUILTIN:
+        return None
+    return Label(because, "this comes from here", label.primary)
+
+
+def _distinct(labels: list[Label]) -> list[Label]:
+    """Of labels at one place the one that is the report's own, at the place of the first."""
+    found: dict[Span, Label] = {}
+    for label in labels:
+        if label.origin.span not in found or found[label.origin.span].text == "this comes from here":
+            found[label.origin.span] = label
+    return list(found.values())
 
 
 class DetError(Exception):
@@ -121,7 +167,8 @@ class Report:
     def add(self, *diagnostics: Diagnostic) -> None:
         """Add diagnostics that are not there yet."""
         for d in diagnostics:
-            spans = tuple((str(x.origin.span), x.origin.span.end) for x in d.labels[:1])
+            first = [x.origin.span for x in d.labels[:1]] + [p for p in (d.primary,) if p is not None]
+            spans = tuple((str(span), span.end) for span in first)
             key = (d.code, d.message, spans)
             if key not in self._seen:
                 self._seen.add(key)

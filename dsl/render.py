@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from detc.dsl.diagnostics import ERROR, Diagnostic, Label
-from detc.dsl.source import BUILTIN, Origin, Span
+from detc.dsl.diagnostics import ERROR, Diagnostic, Label, ordered_labels
+from detc.dsl.source import BUILTIN, Span
 
 TAB = "    "
 RESET, BOLD, RED, YELLOW, BLUE = "\033[0m", "\033[1m", "\033[1;31m", "\033[1;33m", "\033[1;34m"
@@ -25,25 +25,6 @@ def use_color(stream: TextIO) -> bool:
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     return stream.isatty()
-
-
-def ordered_labels(diagnostic: Diagnostic) -> list[Label]:
-    """The labels in the order to show them; the first is on the user's line if there is any way to one."""
-    shown = [label for label in diagnostic.labels if label.origin.span is not BUILTIN or label.origin.via]
-    mine = [label for label in shown if not label.origin.span.source.library]
-    rest = [label for label in shown if label.origin.span.source.library]
-    mine.sort(key=lambda label: not label.primary)
-    rest.sort(key=lambda label: not label.primary)
-    if not mine and rest and not rest[0].origin.user().source.library:
-        # Nothing of this lies in the user's files, so begin with the line that led to it.
-        mine = [Label(Origin(rest[0].origin.user()), "reached from here", True)]
-        first = rest[0]
-        if first.origin.span is BUILTIN:
-            mine = [Label(mine[0].origin, first.text, True)]
-            rest = rest[1:]
-        elif not first.text:
-            rest[0] = Label(first.origin, "here")
-    return mine + [label for label in rest if label.origin.span is not BUILTIN]
 
 
 def ordered(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +55,20 @@ class Span:
 
 @dataclass(frozen=True)
 class Origin:
-    """A span plus the chain of call sites through which it was reached, innermost first."""
+    """A span plus the chain of call sites through which it was reached, innermost first.
+
+    `because` is the place that decided what is computed at the span: of `64 * widen` in the library, the `0.3` that
+    the user wrote. `edited`: an edit (`set`, `--set`) put it there, over what was there before.
+    """
 
     span: Span
     via: tuple[Span, ...] = ()
+    because: Origin | None = None
+    edited: bool = False
 
     def through(self, call: Span) -> Origin:
         """Return this origin as seen from one more call site outside."""
-        return Origin(self.span, (*self.via, call))
+        return replace(self, via=(*self.via, call))
 
     def frames(self) -> tuple[Span, ...]:
         """All spans, innermost first."""
