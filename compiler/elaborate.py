@@ -311,7 +311,8 @@ def _elaborate(
     ties: list[tuple[str, str, Origin]] = []
     if not ctx._excused:
         ties = resolve_ties(ctx.claims, ctx.weights, report)
-        unmatched([*edits, *ctx.claims], list(ctx.paths), report)
+        followed = {s.path: s.source for s in ctx.shadows.values()}
+        unmatched([*edits, *ctx.claims], list(ctx.paths), report, followed)
     if not report.errors and ctx.layouts.settled:
         never_applied(ctx.layouts, report)
     if not report.errors and not quiet:
