@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import sys
 import traceback
 
 from detc.cli.console import show
-from detc.dsl.diagnostics import DetError
+from detc.dsl.diagnostics import DetError, Diagnostic
 
 INTERNAL = 70  # EX_SOFTWARE: a bug in detc, told apart from a fault of the user's
+FULL = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)
 
 
 def report(fault: Exception, *, as_json: bool) -> int:
@@ -21,11 +22,8 @@ def report(fault: Exception, *, as_json: bool) -> int:
     """
     if os.environ.get("DETC_TRACEBACK") == "1":
         traceback.print_exception(fault)
-    if isinstance(fault, DetError):
-        show(fault.diagnostics, as_json=as_json)
-        return 1
-    text = message(fault)
-    if text is None:
+    found = list(fault.diagnostics) if isinstance(fault, DetError) else diagnostic(fault)
+    if found is None:
         if os.environ.get("DETC_TRACEBACK") != "1":
             traceback.print_exception(fault)
         print(
@@ -33,27 +31,32 @@ def report(fault: Exception, *, as_json: bool) -> int:
             file=sys.stderr,
         )
         return INTERNAL
-    if as_json:
-        print(json.dumps({"error": text}))
-    else:
-        print(f"detc: {text}", file=sys.stderr)
+    show(found, as_json=as_json)
     return 1
 
 
-def message(fault: Exception) -> str | None:
-    """One line for a fault of the user's; None for a bug."""
-    if isinstance(fault, OSError) and (fault.strerror or fault.args):
-        place = f": {fault.filename}" if fault.filename else ""
-        return f"{fault.strerror or fault}{place}"
+def diagnostic(fault: Exception) -> list[Diagnostic] | None:
+    """A fault of the user's as a diagnostic; None for a bug."""
+    code, text, help = "DET0906", str(fault), None
     if type(fault).__name__ == "OutOfMemoryError":  # torch's, without importing it
-        return f"{fault}\nThe device has too little memory: lower `batch` or the image size."
-    if isinstance(fault, MemoryError):
-        return "not enough memory: lower `batch`, the image size or `workers`"
-    if isinstance(fault, ImportError) and fault.name and not fault.name.startswith("detc"):
-        return f"{fault}; install it with `pip install {fault.name.split('.')[0]}`"
-    if isinstance(fault, ValueError) and _raised_by_detc(fault):
-        return str(fault)
-    return None
+        code, text = "DET0714", f"the device has too little memory: {text.splitlines()[0] if text else ''}"
+        help = "lower `batch` or the image size"
+    elif isinstance(fault, MemoryError) or (isinstance(fault, RuntimeError) and "allocate memory" in text):
+        code, text = "DET0714", "not enough memory"
+        help = "lower `batch`, the image size or `workers`"
+    elif isinstance(fault, OSError) and (fault.strerror or fault.args):
+        code = "DET0712" if fault.errno in FULL else "DET0903"
+        place = f"{fault.filename}: " if fault.filename else ""
+        text = f"{place}{fault.strerror or fault}"
+    elif isinstance(fault, RuntimeError) and "home directory" in text:  # of `~name/…`, raised by pathlib
+        code, text = "DET0903", "there is no such user to take `~` for"
+    elif isinstance(fault, ImportError) and fault.name and not fault.name.startswith("detc"):
+        help = f"install it with `pip install {fault.name.split('.')[0]}`"
+    elif isinstance(fault, ValueError) and _raised_by_detc(fault):
+        code = getattr(fault, "code", code)
+    else:
+        return None
+    return [Diagnostic(code, "error", text, help=help)]
 
 
 def _raised_by_detc(fault: BaseException) -> bool:

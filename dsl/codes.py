@@ -69,7 +69,7 @@ CODES: dict[str, str] = {
     "DET0711": "loss is not finite",
     "DET0712": "output cannot be written",
     "DET0713": "nothing to resume, or something to overwrite",
-    "DET0714": "training process died",
+    "DET0714": "process died",
     "DET0801": "unknown or wrong target field",
     "DET0802": "operation not available on the target",
     "DET0803": "export differs from the model",

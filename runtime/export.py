@@ -81,6 +81,8 @@ def compile_to(
         raise error(
             "DET0802",
             f'precision = "{spec.precision}" is for .onnx files, not for {out.suffix}',
+            spec.places.get("precision"),
+            "of no use here",
             help="compile to .onnx, or choose another target",
         )
     from detc.compiler.program import build
@@ -100,7 +102,7 @@ def compile_to(
         )
     program.model.eval()
     if out.suffix == ".py":
-        return _python(program, run, out, verify, trained)
+        return _python(program, spec, out, images if verify else None, trained)
     if run.model.states:
         from detc.runtime.export_video import compile_video, video_module
 
@@ -280,35 +282,58 @@ def _exported(
     return Compiled(out, [out], comparison)
 
 
-def _python(program: Program, run: ResolvedRun, out: Path, verify: bool, trained: bool) -> Compiled:
+def _python(
+    program: Program, spec: TargetSpec, out: Path, images: Sequence[Path] | None, trained: bool
+) -> Compiled:
+    """Compile to `.py`, with the weights beside it if there are any.
+
+    Args:
+        images: what to verify on; None: do not verify.
+    """
     import io
 
     import torch
 
     from detc.compiler.backends.python import python_source
+    from detc.runtime.export_video import check_clips, video_module
 
-    name = "".join(c for c in run.model.name if c.isalnum())
+    run, states = program.run, program.spec.states
     graph = program.infer_graph.eval()
-    source = python_source(graph, name, f"{run.model.name}, {len(run.classes)} classes")
-    if verify:
-        scope: dict[str, Any] = {"__name__": "detc_export"}
-        exec(compile(source, str(out), "exec"), scope)  # our own text, to see that it runs
-        copy = scope[name]().eval()
-        copy.load_state_dict(graph.state_dict())
-        height, width = (-(-256 // run.align) * run.align,) * 2
-        pixels = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)) * 255
-        image = {"pixels": pixels, "size": torch.tensor([[height, width]], dtype=torch.float32)}
-        with torch.no_grad():
-            expected, found = graph(image), copy(image)
-        for key, value in expected["detections"].items():
-            if not torch.equal(value, found["detections"][key]):
-                raise error("DET0803", f"the Python module does not agree with torch: `{key}` differs")
-    files = [out]
+    deploy: Any = video_module(program, spec) if states else _deploy(program, spec, None)
+    name = "".join(c for c in run.model.name if c.isalnum())
+    title = f"{run.model.name}, {len(run.classes)} classes"
+    source = python_source(graph, deploy, name, title, run.classes, states)
+    result = Compiled(out, [out])
+    if images is not None:
+        module = _executed(source, name, out).eval()
+        module.load_state_dict(graph.state_dict())
+        batches = [] if program.takes_detections else list(_batches(run, deploy, spec, images))
+        if states:
+            result.comparison, note = check_clips(
+                deploy, lambda given: module(*given.values()), batches, out.suffix
+            )
+            result.notes.append(note)
+        else:
+            result.comparison = _compare(batches, deploy, module, "Python module")
     _write(out, source.encode("utf-8"))
     if trained:
         buffer = io.BytesIO()
         torch.save(graph.state_dict(), buffer)
         weights = out.with_suffix(".weights.pt")
         _write(weights, buffer.getvalue())
-        files.append(weights)
-    return Compiled(out, files)
+        result.files.append(weights)
+    return result
+
+
+def _executed(source: str, name: str, out: Path) -> Any:
+    """An instance of the module that the source defines: our own text, run to see that it does what it says."""
+    import sys
+    import types
+
+    scope = types.ModuleType("detc_export")
+    sys.modules[scope.__name__] = scope  # dataclasses look their module up
+    try:
+        exec(compile(source, str(out), "exec"), vars(scope))
+        return vars(scope)[name]()
+    finally:
+        del sys.modules[scope.__name__]

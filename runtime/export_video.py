@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from detc.compiler.backends.video import TrackDeploy, VideoDeploy
     from detc.compiler.program import Program
     from detc.compiler.spec import TargetSpec
+    from detc.compiler.verify import Comparison
     from detc.runtime.export import Compiled
 
 FRAMES = 4  # of each image, shifted a little from one to the next
@@ -44,10 +45,8 @@ def compile_video(
     import torch
 
     from detc.compiler.backends.video import export_video
-    from detc.compiler.verify import Comparison
     from detc.runtime.export import Compiled, _write
 
-    note = None
     if out.suffix == ".onnx":
         model = onnx_model(program, deploy, spec)
         data = model.SerializeToString()
@@ -63,17 +62,30 @@ def compile_video(
             found: dict[str, Any] = module(*given.values())
             return found
 
-    comparison = None
-    if clips is not None:
-        comparison = Comparison()
-        frames, tracks = 0, 0
-        for name, clip in _clips(deploy, clips):
-            shown, followed = _verify(deploy, runner, name, clip, out.suffix, comparison)
-            frames, tracks = frames + shown, tracks + followed
-        note = f"{frames} frames with {tracks} boxes of tracks agree with torch"
+    comparison, note = (None, None) if clips is None else check_clips(deploy, runner, clips, out.suffix)
     _write(out, data)
-    seen = comparison if comparison is not None and comparison.images else None
-    return Compiled(out, [out], seen, [note] if note else [])
+    return Compiled(out, [out], comparison, [note] if note else [])
+
+
+def check_clips(
+    deploy: VideoDeploy | TrackDeploy,
+    runner: Callable[[Mapping[str, Any]], dict[str, Any]],
+    batches: list[tuple[str, Tensor]],
+    suffix: str,
+) -> tuple[Comparison | None, str]:
+    """Compare over several frames; how the detections differ, if there are some, and what was seen in words.
+
+    Raises:
+        DetError: DET0803 where they do not agree.
+    """
+    from detc.compiler.verify import Comparison
+
+    total, frames, tracks = Comparison(), 0, 0
+    for name, clip in _clips(deploy, batches):
+        shown, followed = _verify(deploy, runner, name, clip, suffix, total)
+        frames, tracks = frames + shown, tracks + followed
+    note = f"{frames} frames with {tracks} boxes of tracks agree with torch"
+    return total if total.images else None, note
 
 
 def video_module(

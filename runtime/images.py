@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import glob
@@ -15,7 +17,9 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff",
 
 
 class ImageError(ValueError):
-    """An image that cannot be used; `name` says which."""
+    """An image that cannot be used; `name` says which. `code` is that of the diagnostic that shows it."""
+
+    code = "DET0904"
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
@@ -71,16 +75,18 @@ def _is_several(images: Any) -> bool:
 
 
 def _paths(text: str) -> Iterator[Named]:
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # Path.expanduser raises where there is no such user
+    if not text:
+        raise ImageError("''", "no such file or folder")
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
         if not found:
             raise ImageError(text, f"the folder holds no image ({', '.join(sorted(SUFFIXES))})")
     elif path.exists():
         found = [path]
     elif any(c in text for c in "*?["):
         matches = (Path(p) for p in glob(str(path), recursive=True))
-        found = sorted(p for p in matches if p.suffix.lower() in SUFFIXES)
+        found = sorted(p for p in matches if p.suffix.lower() in SUFFIXES and p.is_file())
         if not found:
             raise ImageError(text, "no image matches this pattern")
     else:
@@ -93,7 +99,7 @@ def to_rgb(image: Any, name: str = "image") -> Array:
     """uint8 [H, W, 3] RGB from a path, PIL image, array or tensor.
 
     Arrays are [H, W, 3], [H, W, 4] (alpha is dropped) or [H, W], RGB; tensors are [3, H, W] (or [1, H, W]).
-    Floating-point values are 0..255, or 0..1 if none is above 1.
+    Floating-point values are 0..255, or 0..1 if none is above 1. Of 16 bits (uint16) the upper 8 are taken.
 
     Raises:
         ImageError: if the file cannot be decoded or the array has another shape.
@@ -101,7 +107,7 @@ def to_rgb(image: Any, name: str = "image") -> Array:
     if isinstance(image, str | Path):
         return read_image(image)
     if hasattr(image, "convert"):  # PIL
-        return np.asarray(image.convert("RGB"))
+        return _from_pil(image, name)
     if hasattr(image, "detach"):  # torch
         array = image.detach().cpu().numpy()
         if array.ndim == 3 and array.shape[0] in (1, 3, 4):
@@ -111,6 +117,21 @@ def to_rgb(image: Any, name: str = "image") -> Array:
     else:
         array = np.asarray(image)
     return _to_uint8(_three_channels(array, name), name)
+
+
+def _from_pil(image: Any, name: str) -> Array:
+    """The pixels of a PIL image; its own conversion cuts off what 16 bits or floating point hold beyond 8."""
+    if image.mode.startswith("I;16"):
+        deep = np.asarray(image).astype(np.uint16)
+    elif image.mode == "F":
+        deep = np.asarray(image)
+    elif image.mode == "I":
+        deep = np.asarray(image)
+        if deep.size and deep.max() > 255:
+            deep = np.clip(deep, 0, 65535).astype(np.uint16)
+    else:
+        return np.array(image.convert("RGB"))
+    return _to_uint8(_three_channels(deep, name), name)
 
 
 def _three_channels(array: Array, name: str) -> Array:
@@ -124,6 +145,8 @@ def _three_channels(array: Array, name: str) -> Array:
 def _to_uint8(array: Array, name: str) -> Array:
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
+    if array.dtype == np.uint16:
+        return np.ascontiguousarray((array >> 8).astype(np.uint8))
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
     if not np.issubdtype(array.dtype, np.number):
@@ -144,8 +167,9 @@ def read_image(path: str | Path) -> Array:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as file:
-            return np.array(ImageOps.exif_transpose(file).convert("RGB"))
+        with warnings.catch_warnings(), Image.open(path) as file:
+            warnings.simplefilter("ignore")  # odd tags and the like; what cannot be decoded raises
+            return _from_pil(ImageOps.exif_transpose(file), str(path))
     except UnidentifiedImageError:
         raise ImageError(str(path), "not an image, or a format that Pillow cannot read") from None
     except FileNotFoundError:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detc.compiler.functional.normaliser import normaliser
 from detc.compiler.functional.points import flat
 
 
@@ -69,5 +70,5 @@ def distribution_kd(
     theirs_BN4D = flat(teacher, width).detach().float().unflatten(-1, (4, bins + 1)) / tau
     ours, theirs = F.log_softmax(ours_BN4D, -1), F.log_softmax(theirs_BN4D, -1)
     loss_BN = (theirs.exp() * (theirs - ours)).sum(-1).mean(-1) * tau**2
-    total = (weight_BN if norm is None else norm).sum().clamp(min=least)
-    return (loss_BN * weight_BN).sum() / total
+    total = (weight_BN if norm is None else norm).sum()
+    return (loss_BN * weight_BN).sum() / normaliser(total, least)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detc.compiler.functional.normaliser import normaliser
 from detc.compiler.functional.sample import topk_padded
 
 
@@ -84,4 +85,4 @@ def dice(
     if weight_BK is None:
         return loss_BK.mean()
     weight = weight_BK.float()
-    return (loss_BK * weight).sum() / weight.sum().clamp(min=1.0)
+    return (loss_BK * weight).sum() / normaliser(weight.sum(), 1.0)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detc.compiler.functional.normaliser import normaliser
 from detc.compiler.functional.sample import BACKGROUND, IGNORED
 from detc.nativeops import ops
 
@@ -24,7 +25,7 @@ def average(values_BN: Tensor, labels_BN: Tensor, by: str) -> Tensor:
     counted_BN = labels_BN != IGNORED if by == "samples" else labels_BN >= 0
     if by == "positives_per_image":
         return (values_BN.sum(1) / counted_BN.sum(1).clamp(min=1)).mean()
-    return values_BN.sum() / counted_BN.sum().clamp(min=1)
+    return values_BN.sum() / normaliser(counted_BN.sum(), 1)
 
 
 def cross_entropy(
@@ -57,7 +58,8 @@ def cross_entropy(
         return average(loss_BN, labels_BN, by)
     weight_BN = torch.where(labels_BN == BACKGROUND, background_weight, 1.0) * (labels_BN != IGNORED)
     if by == "samples":
-        return (loss_BN * weight_BN).sum() / weight_BN.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        total = normaliser(weight_BN.sum(), torch.finfo(torch.float32).tiny)
+        return (loss_BN * weight_BN).sum() / total
     return average(loss_BN * weight_BN, labels_BN, by)
 
 

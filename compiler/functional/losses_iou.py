@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from detc.compiler.functional.normaliser import normaliser
+
 EPS = 1e-7
 
 
@@ -39,7 +41,7 @@ def iou_loss(
     overlap = aligned_overlap(boxes, target, kind)
     loss = -overlap.clamp(min=1e-6).log() if log else 1 - overlap
     total = weight.sum() if norm is None else norm
-    return (loss * weight).sum() / total.clamp(min=least)
+    return (loss * weight).sum() / normaliser(total, least)
 
 
 def aligned_overlap(boxes: Tensor, target: Tensor, kind: str) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detc.compiler.functional.normaliser import normaliser
 from detc.compiler.functional.points import flat
 
 
@@ -100,4 +101,4 @@ def distribution_focal(
 
 
 def _averaged(loss: Tensor, norm: Tensor, least: float) -> Tensor:
-    return loss.sum() / norm.sum().clamp(min=least)
+    return loss.sum() / normaliser(norm.sum(), least)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detc.compiler.functional.normaliser import normaliser
+
 
 def query_masks(query_BQC: Tensor, pixels_BCHW: Tensor) -> Tensor:
     """`QueryMasks`: logits [B, Q, H, W]."""
@@ -58,4 +60,4 @@ def row_bce(logits: Tensor, target: Tensor, weight_BN: Tensor | None = None) -> 
     if weight_BN is None:
         return loss_BN.mean()
     weight_BN = weight_BN.float()
-    return (loss_BN * weight_BN).sum() / weight_BN.sum().clamp(min=1)
+    return (loss_BN * weight_BN).sum() / normaliser(weight_BN.sum(), 1)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detc.compiler.functional.normaliser import normaliser
 from detc.nativeops import ops
 
 
@@ -69,7 +70,7 @@ def mask_bce(logits_BKCmm: Tensor, target_BKmm: Tensor, labels_BK: Tensor) -> Te
         (-2, -1)
     )
     counted_BK = labels_BK >= 0
-    return torch.where(counted_BK, loss_BK, 0.0).sum() / counted_BK.sum().clamp(min=1)
+    return torch.where(counted_BK, loss_BK, 0.0).sum() / normaliser(counted_BK.sum(), 1)
 
 
 def with_masks(found: dict[str, Tensor], masks: Tensor, *, over: str) -> dict[str, Tensor]:

@@ -11,14 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detc.compiler.functional.normaliser import any_process
 from detc.compiler.functional.sample import take_rows
 
 
 def pseudo_labels(
-    found: dict[str, Tensor], scatter_BK: Tensor | None = None, *, score: float, spread: float | None
+    found: dict[str, Tensor],
+    scatter_BK: Tensor | None = None,
+    *,
+    score: float,
+    spread: float | None,
+    below: float = 1.0,
 ) -> dict[str, Tensor]:
-    """`PseudoLabels`: detections above `score` whose scatter is below `spread`, as padded truth [B, K]."""
-    valid_BK = found["valid"] & (found["scores"] > score)
+    """`PseudoLabels`: detections of score in (score, below], of scatter below `spread`, as truth [B, K]."""
+    valid_BK = found["valid"] & (found["scores"] > score) & (found["scores"] <= below)
     if scatter_BK is not None and spread is not None:
         valid_BK = valid_BK & (scatter_BK < spread)
     return {"boxes": found["boxes"].detach(), "labels": found["labels"], "valid": valid_BK}
@@ -51,8 +57,8 @@ def scatter(found: dict[str, Tensor], again: Any) -> Tensor:
 
 
 def any_object(truth: dict[str, Tensor]) -> Tensor:
-    """`AnyObject`: 1.0 if any row is valid, else 0.0."""
-    return truth["valid"].any().float()
+    """`AnyObject`: 1.0 if any row of the whole batch is valid, else 0.0."""
+    return any_process(truth["valid"].any()).float()
 
 
 def inverse(matrix_B33: Tensor) -> Tensor:
@@ -85,6 +91,32 @@ def to_view(
     large_BK = ((boxes_BK4[..., 2:] - boxes_BK4[..., :2]) >= min_size).all(-1)
     kept: dict[str, Tensor] = {k: found[k] for k in ("labels", "scores") if k in found}
     return {"boxes": boxes_BK4, **kept, "valid": found["valid"] & large_BK}
+
+
+def inside(boxes: dict[str, Tensor], height: int, width: int) -> Tensor:
+    """Which pixels' centres lie in any valid box [B, K], bool [B, H, W]."""
+    x1_BK, y1_BK, x2_BK, y2_BK = boxes["boxes"].unbind(-1)
+    x_W = torch.arange(width, device=x1_BK.device) + 0.5
+    y_H = torch.arange(height, device=x1_BK.device) + 0.5
+    in_BKW = (x_W >= x1_BK[..., None]) & (x_W < x2_BK[..., None]) & boxes["valid"][..., None]
+    in_BKH = (y_H >= y1_BK[..., None]) & (y_H < y2_BK[..., None])
+    # a sum over boxes of products of rows and columns, not K masks of the image's size
+    return torch.einsum("bkh,bkw->bhw", in_BKH.float(), in_BKW.float()) > 0
+
+
+def cover(
+    seen: dict[str, Tensor],
+    hidden: dict[str, Tensor],
+    shown: dict[str, Tensor] | None = None,
+    *,
+    fill: float,
+) -> dict[str, Tensor]:
+    """`Cover`: the image {pixels [B, C, H, W], size} with the boxes of `hidden` painted over, but for `shown`."""
+    height, width = seen["pixels"].shape[-2:]
+    painted_BHW = inside(hidden, height, width)
+    if shown is not None:
+        painted_BHW = painted_BHW & ~inside(shown, height, width)
+    return {**seen, "pixels": seen["pixels"].masked_fill(painted_BHW[:, None], fill)}
 
 
 def at_points(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detc.compiler.functional.normaliser import normaliser
 from detc.nativeops import ops
 
 
@@ -53,4 +54,4 @@ def set_cross_entropy(logits_BNC: Tensor, labels_BN: Tensor, *, background: floa
     target_BN = torch.where(labels_BN >= 0, labels_BN, last)
     loss_BN = F.cross_entropy(logits_BCN, target_BN, reduction="none")
     weight_BN = torch.where(labels_BN >= 0, 1.0, background)
-    return (loss_BN * weight_BN).sum() / weight_BN.sum()
+    return (loss_BN * weight_BN).sum() / normaliser(weight_BN.sum(), torch.finfo(torch.float32).tiny)

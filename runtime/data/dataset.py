@@ -41,6 +41,7 @@ class DetectionDataset:
         tally: what the filters dropped.
         fields: the declaration's plain fields.
         stuff: labels of classes whose objects are not counted; see `records.Annotations`.
+        share: (rank, world) of the process whose batches these are.
     """
 
     split: str
@@ -53,6 +54,7 @@ class DetectionDataset:
     seed: int = 0
     warnings: list[str] = field(default_factory=list)
     stuff: frozenset[int] = frozenset()
+    share: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         self._built: dict[str, Pipeline] = {}
@@ -104,6 +106,7 @@ class DetectionDataset:
                 self.seed,
                 exact=not self.train,
                 on_error=self.fields.on_error,
+                share=self.share,
                 cache=self._cache_for(name) if self.fields.cache == "ram" else None,
             )
         return self._built[name]
@@ -175,7 +178,9 @@ def file_size(record: Record) -> tuple[int, int]:
         return 0, 0
 
 
-def open_dataset(data: DataSpec, split: str, *, train: bool, seed: int = 0) -> DetectionDataset:
+def open_dataset(
+    data: DataSpec, split: str, *, train: bool, seed: int = 0, share: tuple[int, int] = (0, 1)
+) -> DetectionDataset:
     """Read a split's annotations and apply the declaration's filters.
 
     Raises:
@@ -201,5 +206,14 @@ def open_dataset(data: DataSpec, split: str, *, train: bool, seed: int = 0) -> D
         raise error("DET0905", f"no images left in split `{split}` of {data.source.name}", notes=notes)
     pipelines = {name: tuple(steps) for name, steps in data.pipelines.items()}
     return DetectionDataset(
-        split, data.classes, records, tally, fields, pipelines, train, seed, stuff=annotations.stuff
+        split,
+        data.classes,
+        records,
+        tally,
+        fields,
+        pipelines,
+        train,
+        seed,
+        stuff=annotations.stuff,
+        share=share,
     )

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +32,7 @@ from detc.runtime.data.records import Problem, Tally
 from detc.runtime.data.sampler import Plan
 
 log = logging.getLogger("detc.data")
+LIVES = 3  # times that workers are started without a batch from them
 
 
 class _Feed(Sampler[list[Any]]):
@@ -69,7 +72,7 @@ class Loader:
             persistent_workers=workers > 0,
             prefetch_factor=dataset.fields.prefetch if workers else None,
             multiprocessing_context=multiprocessing.get_context("fork") if fork else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_worker,
         )
         self._pin = torch.cuda.is_available()
         self._told: set[Problem] = set()
@@ -99,11 +102,14 @@ class Loader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Batches of the epoch.
 
+        Workers that are ended from outside are started anew; the batches stay the same.
+
         Raises:
-            DetError: DET0904 for a broken file if `on_error` is "stop", DET0907 if a step fails.
+            DetError: DET0904 for a broken file if `on_error` is "stop", DET0907 if a step fails, DET0714 if
+                workers die as soon as they are started.
         """
         later, epoch, number = self.dataset.later(self.pipeline), self._feed.epoch, self._feed.start - 1
-        for batch in self._torch:
+        for batch in self._batches():
             number += 1
             for problem in batch.problems:
                 self._tell(problem)
@@ -115,6 +121,54 @@ class Loader:
             if later:
                 data = {**data, "later": Later(later, (self.plan.seed, self.plan.rank, epoch, number))}
             yield data
+
+    def _batches(self) -> Iterator[Batch]:
+        first, lives = self._feed.start, LIVES
+        while True:
+            try:
+                for batch in self._begun():
+                    yield batch
+                    first, lives = first + 1, LIVES
+                return
+            except RuntimeError as fault:
+                dead = self._bury()
+                if not dead:
+                    raise
+                lives -= 1
+                if not lives:
+                    raise error(
+                        "DET0714",
+                        f"the processes that prepare batches die again and again ({dead})",
+                        help="lower `workers`, `prefetch` or `batch`, or do without: `workers = 0`",
+                    ) from fault
+                log.warning("a process that prepares batches has died (%s); starting anew", dead)
+                self._feed.start = first
+
+    def _begun(self) -> Iterator[Batch]:
+        """The torch loader's iterator.
+
+        torch would raise at a worker's death wherever this process is just then, in the middle of a step too.
+        Without its handler it raises where a batch is awaited.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return iter(self._torch)
+        before = signal.getsignal(signal.SIGCHLD)
+        try:
+            return iter(self._torch)
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+
+    def _bury(self) -> str:
+        """End the workers if one of them has died; returns how it did."""
+        iterator = self._torch._iterator
+        workers = getattr(iterator, "_workers", ())
+        codes = {w.exitcode for w in workers if w.exitcode is not None}
+        if codes:
+            for worker in workers:  # one that waits for a lock that the dead one held would wait for ever
+                worker.kill()
+                worker.join()
+            self._torch._iterator = None
+        return ", ".join(sorted(map(_how, codes)))
 
     def _tell(self, problem: Problem) -> None:
         if problem not in self._told:
@@ -128,8 +182,17 @@ def _as_is(batch: Batch) -> Batch:
     return batch
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the training, which ends its workers
+
+
+def _how(code: int) -> str:
+    """How a process ended, from its exit code."""
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
 
 
 def _pin(data: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +233,12 @@ def make_loader(
         DetError: see `dataset.open_dataset`; DET0905 too if a training set has no whole batch.
     """
     mixed = train and bool(data.sources)
-    dataset = open_mixture(data, seed=seed) if mixed else open_dataset(data, split, train=train, seed=seed)
+    share = (rank, world)
+    dataset = (
+        open_mixture(data, seed=seed, share=share)
+        if mixed
+        else open_dataset(data, split, train=train, seed=seed, share=share)
+    )
     if isinstance(dataset, DetectionDataset) and train and drop_last and len(dataset) < batch * world:
         raise error(
             "DET0905",

@@ -167,7 +167,7 @@ def shares_of(sample: Sampling, batch: int) -> tuple[int, ...]:
     return tuple(n * (batch // total) for n in sample.ratio)
 
 
-def open_mixture(data: DataSpec, *, seed: int = 0) -> MixedDataset:
+def open_mixture(data: DataSpec, *, seed: int = 0, share: tuple[int, int] = (0, 1)) -> MixedDataset:
     """Open the training images of every source.
 
     Raises:
@@ -185,7 +185,7 @@ def open_mixture(data: DataSpec, *, seed: int = 0) -> MixedDataset:
                     "this source",
                 )
         own = replace(data, source=source.source, sources=(), sample=None)
-        parts[source.name] = open_dataset(own, "train", train=True, seed=seed + 7919 * number)
+        parts[source.name] = open_dataset(own, "train", train=True, seed=seed + 7919 * number, share=share)
     return MixedDataset(parts, data)
 
 

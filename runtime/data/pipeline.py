@@ -38,6 +38,8 @@ class Pipeline:
         exact: evaluation: pixels become float before the first resize, which is then the one that a
             deployed graph computes; nothing is cached but the decoded file; broken images are left out.
             In training a broken image is replaced by the next one.
+        share: (rank, world); the images of a batch are dealt to the ranks in turn, so random choices are those
+            of one process with all of it.
         on_error: "stop" raises at a broken image; "skip" notes it in `problems`, once.
     """
 
@@ -48,6 +50,7 @@ class Pipeline:
     exact: bool
     on_error: str = "skip"
     cache: ImageCache | None = None
+    share: tuple[int, int] = (0, 1)
     problems: list[Problem] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -93,7 +96,7 @@ class Pipeline:
             origin = [replace(s, matrix=np.eye(3)) for s in samples]
             own = [
                 np.random.Generator(
-                    np.random.PCG64(np.random.SeedSequence([self.seed, epoch, i, slot, number]))
+                    np.random.PCG64(np.random.SeedSequence([self.seed, epoch, i, self._place(slot), number]))
                 )
                 for slot, i in enumerate(indices)
             ]
@@ -143,7 +146,13 @@ class Pipeline:
         return draw
 
     def _rng(self, epoch: int, index: int, slot: int) -> np.random.Generator:
-        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch, index, slot])))
+        seeds = np.random.SeedSequence([self.seed, epoch, index, self._place(slot)])
+        return np.random.Generator(np.random.PCG64(seeds))
+
+    def _place(self, slot: int) -> int:
+        """A place in this rank's batch as one in the batch of all."""
+        rank, world = self.share
+        return slot * world + rank
 
     def _start(self, index: int) -> Sample | None:
         """A record after the steps that involve no chance; the next one's in the place of a broken one."""

@@ -73,9 +73,16 @@ class Record:
         return replace(self.chosen(nothing, self.labels[nothing]), segments=None)
 
     def scaled(self, width: int, height: int) -> Record:
-        """This record with its size filled in and its coordinates in pixels."""
+        """This record with its size filled in and its coordinates in pixels.
+
+        Where the annotations did not state the size, boxes outside of the image come to light now, and go.
+        """
         if not self.normalized:
-            return self
+            if self.width and self.height:
+                return self
+            known = replace(self, width=width, height=height)
+            inside = (self.boxes[:, :2] < (width, height)).all(1) & (self.boxes[:, 2:] > 0).all(1)
+            return known if inside.all() else known.chosen(inside, self.labels[inside])
         grow = np.array([width, height], np.float64)
         segments = None
         if self.segments is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from detc.compiler.spec import DataSpec
+from detc.dsl.diagnostics import error
 from detc.runtime.data.collate import to_original
 from detc.runtime.data.dataset import DetectionDataset
 from detc.runtime.data.options import options
@@ -96,6 +97,19 @@ class Evaluator:
         """Add what other ranks collected."""
         for state in states:
             self.found.update(state)
+
+    def require_images(self, given: Sized | None = None) -> None:
+        """Refuse to compute numbers of nothing.
+
+        Raises:
+            DetError: DET0905 if no image was given.
+        """
+        if not (self.found if given is None else given):
+            raise error(
+                "DET0905",
+                f"no image of split `{self.dataset.split}` could be evaluated",
+                help="`detc data report SPEC --verify` names the files that are broken",
+            )
 
     def compute(self) -> dict[str, float]:
         """The numbers by name, as fractions; classes under `AP/<class>`. Undefined ones are left out."""

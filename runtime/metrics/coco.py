@@ -44,10 +44,10 @@ class CocoEvaluator(Evaluator):
         """See `Evaluator.compute`.
 
         Raises:
-            ValueError: if no image was given, or mask AP was asked for without masks.
+            DetError: DET0905 if no image was given.
+            ValueError: if mask AP was asked for without masks.
         """
-        if not self.found:
-            raise ValueError("no detections to evaluate: no image was given")
+        self.require_images()
         with redirect_stdout(io.StringIO()):  # pycocotools reports on stdout
             truth, numbers = ground_truth(self.dataset, set(self.found))
             run = _Eval(truth, self._results(truth, numbers), self.kind)

@@ -98,8 +98,7 @@ class PanopticEvaluator(MapEvaluator):
 
     def compute(self) -> dict[str, float]:
         """See `Evaluator.compute`."""
-        if not self.parts:
-            raise ValueError("no maps to evaluate: no image was given")
+        self.require_images(self.parts)
         total = self._quality()
         for part in self.parts.values():
             total.merge(part)
@@ -127,8 +126,7 @@ class SemanticEvaluator(MapEvaluator):
 
     def compute(self) -> dict[str, float]:
         """See `Evaluator.compute`."""
-        if not self.parts:
-            raise ValueError("no maps to evaluate: no image was given")
+        self.require_images(self.parts)
         count = len(self.dataset.classes)
         flat = np.zeros(count * count, np.int64)
         for codes, counts in self.parts.values():

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from detc.compiler.functional.normaliser import shared_by
 from detc.compiler.spec import TrainSpec
 from detc.dsl.diagnostics import error
 from detc.runtime.train.checkpoint import Checkpoint, check_writable, read_checkpoint
@@ -186,7 +187,8 @@ def fit(
     if checkpoint is not None:
         loop.restore(checkpoint)
     try:
-        stopped = loop.run()
+        with shared_by(world.size):
+            stopped = loop.run()
     finally:
         display.stop()
         for sink in sinks:

@@ -10,7 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
-from detc.dsl.diagnostics import error
+from detc.dsl.diagnostics import DetError, error
 from detc.runtime.metrics.headline import headline
 from detc.runtime.train.checkpoint import (
     Checkpoint,
@@ -37,7 +37,8 @@ from detc.runtime.train.shadow import below, shadowed
 from detc.runtime.train.step import Batch, LossRing, Step
 from detc.runtime.weights.report import shorten
 
-_SAVE_SECONDS = 60.0  # between two checkpoints that no validation asks for
+_SAVE_SECONDS = 60.0  # between two checkpoints at ends of epochs that no validation asks for
+_LOSE_SECONDS = 600.0  # at most so much is lost in the middle of a long epoch
 _IMPATIENT_SECONDS = 0.5  # a second Ctrl-C that follows faster is the same one
 
 
@@ -75,6 +76,7 @@ class Progress:
     best: float = -math.inf
     best_at: int = 0
     stale: int = 0  # validations since the best
+    validated: int = 0  # the iteration of the last validation; -1 where a checkpoint does not say
 
     def state(self) -> dict[str, Any]:
         """As plain values."""
@@ -108,6 +110,7 @@ class Loop:
         self.best_metrics: dict[str, float] = {}
         self.interrupted = False
         self._saved = time.monotonic()
+        self._whole = True  # the state is that after `progress.done` iterations, and fit to be saved
         self._data_seconds = self._seconds = 0.0
         self._recent: list[torch.Tensor] = []
         self._images = 0
@@ -122,7 +125,9 @@ class Loop:
         clock, progress = self.plan.clock, self.progress
         self.display.start(clock.total, progress.done)
         self.program.model.train()
-        with self._signals():
+        with self._signals(), self._nothing_lost():
+            if progress.done and self.timetable.validates(progress.done) and self._owes_validation():
+                self._validate()
             while progress.done < clock.total:
                 epoch, offset = divmod(progress.done, clock.per_epoch)
                 end = min((epoch + 1) * clock.per_epoch, self.timetable.next_switch(progress.done))
@@ -149,11 +154,13 @@ class Loop:
                 progress.done = end
                 return self._between(end)
             self._data_seconds += time.monotonic() - mark
+            self._whole = False
             lr = self.plan.apply(self.step.optimizer, progress.done)
             self.ring.add(self.step(group))
             progress.done += 1
             self._images += sum(len(b["image"]["pixels"]) for b in group) * self.world.size
             self._account(lr, group, last=progress.done == end)
+            self._whole = True
             self._seconds += time.monotonic() - mark
             reason = self._between(end)
             if reason:
@@ -172,10 +179,12 @@ class Loop:
             return "interrupted"
         if validates:
             self._read()
+            if self._due(_SAVE_SECONDS):
+                self.save("last.pt")
             self._validate()
             if options.patience and progress.stale >= options.patience.patience:
                 return "stale"
-        elif progress.done == end and self._due():
+        elif agree and self._due(_SAVE_SECONDS if progress.done == end else _LOSE_SECONDS):
             self._read()
             self.save("last.pt")
         if stop:
@@ -184,10 +193,29 @@ class Loop:
             return "limit"
         return None
 
-    def _due(self) -> bool:
+    def _due(self, seconds: float) -> bool:
         # The first process's clock decides for all: saving gathers random states from every one.
-        due = time.monotonic() - self._saved > _SAVE_SECONDS or self.progress.done == self.plan.clock.total
-        return bool(self.world.gather(due)[0])
+        last = self.progress.done == self.plan.clock.total
+        return bool(self.world.gather(last or time.monotonic() - self._saved > seconds)[0])
+
+    def _owes_validation(self) -> bool:
+        """True if the training was ended before or during the validation of the present iteration."""
+        return self.validate is not None and 0 <= self.progress.validated < self.progress.done
+
+    @contextmanager
+    def _nothing_lost(self) -> Iterator[None]:
+        """What ends the training between two steps (a broken file, a second Ctrl-C) leaves a checkpoint behind.
+
+        Several processes would have to fail together to write one.
+        """
+        try:
+            yield
+        except BaseException:
+            if self._whole and self.world.size == 1 and self.progress.done:
+                with suppress(DetError):
+                    self.save("last.pt")
+                    self.display.say(f"saved after iteration {self.progress.done}: go on with `--resume`")
+            raise
 
     # --- numbers ---------------------------------------------------------------------------------
 
@@ -196,7 +224,7 @@ class Loop:
         logs = done % self.options.log_every == 0 or last
         if self.ring.full or logs:
             self._read(group)
-        if not self._recent or not self.world.first:
+        if not self._recent:
             return
         clock = self.plan.clock
         newest = self._recent[-1][-1]
@@ -206,11 +234,11 @@ class Loop:
             self._log()
 
     def _log(self) -> None:
-        if not self._recent or not self.world.first:
+        if not self._recent:
             return
+        means = torch.cat(self._recent).mean(0)
+        self.world.mean_([means])  # each process has the losses of its part of the batch
         lr = self.plan.rate(max(self.progress.done - 1, 0))
-        rows = torch.cat(self._recent)
-        means = rows.mean(0)
         values = {"loss": float(means.sum())}
         values |= {n: float(v) for n, v in zip(self.ring.names, means, strict=True)}
         values |= {"lr": lr, "epoch": self.progress.done / self.plan.clock.per_epoch}
@@ -230,6 +258,7 @@ class Loop:
         self._recent.append(rows)
         if not self.options.check.enabled or bool(rows.isfinite().all()):
             return
+        self._whole = False
         first = int((~rows.isfinite()).any(1).nonzero()[0])
         values = dict(zip(self.ring.names, rows[first].tolist(), strict=True))
         words = ", ".join(f"loss `{n}` is {v}" for n, v in values.items() if not math.isfinite(v))
@@ -259,6 +288,7 @@ class Loop:
             self.metrics = dict(self.validate())
         restore_random_state(held)
         self.program.model.train()
+        progress.validated = progress.done
         epoch = progress.done / self.plan.clock.per_epoch
         score = self.metrics.get(self.options.best, math.nan)
         margin = self.options.patience.min_delta if self.options.patience else 0.0
@@ -281,6 +311,9 @@ class Loop:
                 old.unlink()
 
     def _share_statistics(self) -> None:
+        """Make batch-norm statistics those of all processes; as running means they add up, whenever it is done."""
+        if self.world.size == 1:
+            return
         buffers = [b for b in self.program.model.buffers() if b.is_floating_point()]
         self.world.mean_(buffers)
         if self.step.average:
@@ -289,6 +322,7 @@ class Loop:
 
     def save(self, *names: str | None) -> None:
         """Write the present state under `names` in the output folder (the first process does)."""
+        self._share_statistics()
         states = self.world.gather(random_state())
         wanted = [n for n in names if n]
         if self.world.first and wanted:
@@ -328,7 +362,7 @@ class Loop:
             self.step.shadows.steps = int(train["shadows"]["steps"])
         self.step.optimizer.load_state_dict(train["optimizer"])
         self.step.precision.scaler.load_state_dict(train["scaler"])
-        self.progress = Progress(**train["progress"])
+        self.progress = Progress(**{"validated": -1, **train["progress"]})
         self.metrics, self.best_metrics = dict(checkpoint.metrics), dict(train["best_metrics"])
         restore_random_state(train["random"][self.world.rank % len(train["random"])])
 

@@ -269,6 +269,8 @@ class Average(Follow):
 class Hook(Primitive):
     """Base of hooks: things that accompany training. The trainer knows each kind."""
 
+    accompanies: ClassVar[bool] = True
+
 
 class EMA(Hook):
     """An exponential moving average of the weights, which is evaluated and saved in their place.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detc.cli.faults import INTERNAL, message, report
+from detc.cli.faults import INTERNAL, diagnostic, report
 from detc.dsl.diagnostics import error
 from detc.runtime.images import ImageError
 
@@ -22,30 +23,43 @@ def caught(function) -> Exception:
     raise AssertionError("nothing was raised")
 
 
+def words(fault: Exception) -> tuple[str, str]:
+    (found,) = diagnostic(fault)
+    return found.code, found.message
+
+
 def test_files_are_named():
-    assert (
-        message(caught(lambda: Path("/no/such/file").read_text()))
-        == "No such file or directory: /no/such/file"
-    )
+    fault = caught(lambda: Path("/no/such/file").read_text())
+    assert words(fault) == ("DET0903", "/no/such/file: No such file or directory")
+    assert words(OSError(errno.ENOSPC, "No space left on device", "a.onnx"))[0] == "DET0712"
 
 
 def test_values_refused_by_detc_are_messages():
     from detc.runtime.draw import grid
 
-    assert message(ImageError("a.jpg", "is cut short")) == "a.jpg: is cut short"
-    assert message(caught(lambda: grid([]))) == "a grid needs at least one image"
+    assert words(ImageError("a.jpg", "is cut short")) == ("DET0904", "a.jpg: is cut short")
+    assert words(caught(lambda: grid([]))) == ("DET0906", "a grid needs at least one image")
 
 
 def test_values_refused_inside_a_library_are_bugs():
-    assert message(caught(lambda: int("x"))) is None
-    assert message(caught(lambda: [][1])) is None
+    assert diagnostic(caught(lambda: int("x"))) is None
+    assert diagnostic(caught(lambda: [][1])) is None
 
 
 def test_missing_extras_name_their_package():
     def wanting():
         import surely_not_installed.sub  # noqa: F401
 
-    assert "pip install surely_not_installed" in message(caught(wanting))
+    (found,) = diagnostic(caught(wanting))
+    assert "pip install surely_not_installed" in found.help
+
+
+def test_want_of_memory_is_no_bug():
+    import torch
+
+    for fault in (MemoryError(), caught(lambda: torch.empty(1 << 60)), torch.OutOfMemoryError("12 GiB")):
+        (found,) = diagnostic(fault)
+        assert found.code == "DET0714" and "memory" in found.message and "batch" in found.help
 
 
 def test_bugs_show_a_traceback(capsys):
@@ -56,7 +70,8 @@ def test_bugs_show_a_traceback(capsys):
 
 def test_messages_can_be_json(capsys):
     assert report(ImageError("a.jpg", "is cut short"), as_json=True) == 1
-    assert json.loads(capsys.readouterr().out) == {"error": "a.jpg: is cut short"}
+    (found,) = json.loads(capsys.readouterr().out)["diagnostics"]
+    assert (found["code"], found["message"]) == ("DET0904", "a.jpg: is cut short")
 
 
 def test_diagnostics_are_rendered(capsys):

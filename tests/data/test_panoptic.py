@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from detc.compiler.spec import Size
+from detc.dsl.diagnostics import DetError
 from detc.runtime.data.dataset import DetectionDataset, open_dataset
 from detc.runtime.data.grounds import STUFF
 from detc.runtime.data.loader import make_loader
@@ -191,7 +192,7 @@ def test_iou_of_classes_by_hand(made: Path) -> None:
 def test_a_model_that_finds_nothing_has_quality_zero(made: Path) -> None:
     dataset: DetectionDataset = opened(synth(made), [*CLASSES, *STUFF])
     evaluator = PanopticPQ().build(dataset)
-    with pytest.raises(ValueError, match="no image"):
+    with pytest.raises(DetError, match="DET0905"):
         evaluator.compute()
     record = dataset.records[0]
     empty = torch.zeros(1, record.height, record.width, dtype=torch.int64)

@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detc.compiler.spec import DataSpec, Size
+from detc.dsl.diagnostics import DetError
 from detc.runtime.data.dataset import DetectionDataset, open_dataset
 from detc.runtime.data.loader import make_loader
 from detc.runtime.data.sources import CocoJson, PascalVoc, YoloTxt
@@ -128,7 +129,7 @@ def test_crowds_and_difficult_objects_count_neither_way(metric: Any, kind: str) 
 def test_an_image_without_detections_counts_and_one_never_given_does_not() -> None:
     dataset = toy([([10, 10, 40, 40], 0, "")])
     run = CocoEvaluator(dataset)
-    with pytest.raises(ValueError, match="no image was given"):
+    with pytest.raises(DetError, match="DET0905"):
         run.compute()
     run.add(1, np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
     assert run.compute()["AP"] == 0.0

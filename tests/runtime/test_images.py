@@ -91,3 +91,28 @@ def test_gather_says_what_is_missing(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ImageError):
         gather(path)
+
+
+def test_deep_images_keep_their_brightness(rgb, tmp_path):
+    """Pillow's own conversion cuts 16 bits off at 255, and makes 0..1 black."""
+    grey = rgb[:, :, 0]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(grey.astype(np.int32) * 257).save(tmp_path / "deep.tif")
+    Image.fromarray(grey.astype(np.float32) / 255).save(tmp_path / "float.tif")
+    forms = [tmp_path / name for name in ("deep.png", "deep.tif", "float.tif")]
+    forms += [Image.open(tmp_path / "deep.png"), grey.astype(np.uint16) * 257, grey.astype(np.int32)]
+    for form in forms:
+        assert (to_rgb(form)[:, :, 1] == grey).all(), form
+
+
+def test_folders_that_are_called_like_images_are_none(rgb, tmp_path):
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    (tmp_path / "b.png").mkdir()
+    assert [n.source.name for n in gather(tmp_path)] == ["a.png"]
+    assert [n.source.name for n in gather(f"{tmp_path}/*.png")] == ["a.png"]
+
+
+@pytest.mark.parametrize("path", ["", "~nobody_of_that_name/x.png", "missing.png", "*.nothing"])
+def test_paths_that_lead_nowhere_are_named(path):
+    with pytest.raises(ImageError, match=r"no such file|no image matches"):
+        gather(path)

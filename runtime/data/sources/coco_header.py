@@ -7,7 +7,7 @@ import mmap
 from pathlib import Path
 from typing import Any
 
-from detc.dsl.diagnostics import error
+from detc.dsl.diagnostics import DetError, error
 
 KEY = b'"categories"'
 WINDOWS = (1 << 16, 1 << 20, 1 << 24)  # bytes: LVIS has 1203 categories with descriptions, COCO 80
@@ -23,12 +23,35 @@ def load_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise error("DET0903", f"{path}: no such annotation file", help=_found_near(path)) from None
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         raise error("DET0903", f"{path}: not a JSON file ({fault})") from None
     missing = [k for k in ("images", "categories") if not isinstance(data, dict) or k not in data]
     if missing:
         raise error("DET0903", f"{path}: not a COCO file: it has no `{missing[0]}`")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(data.get(key, []), list):
+            raise error("DET0903", f"{path}: not a COCO file: its `{key}` is not a list")
     return data
+
+
+def category_names(entries: list[Any], path: Path) -> dict[int, str]:
+    """Names by id.
+
+    Raises:
+        DetError: DET0903 if an entry has no id or no name, or two names share an id.
+    """
+    names: dict[int, str] = {}
+    for number, one in enumerate(entries):
+        try:
+            key, name = int(one["id"]), str(one["name"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise error(
+                "DET0903",
+                f"{path}: entry {number} of `categories` has no `id` that is a number, or no `name`",
+            ) from None
+        if names.setdefault(key, name) != name:
+            raise error("DET0903", f"{path}: `{names[key]}` and `{name}` are both category {key}")
+    return names
 
 
 def _found_near(path: Path) -> str | None:
@@ -48,6 +71,8 @@ def read_categories(path: Path) -> dict[int, str]:
     Only the array behind a key `"categories"` is decoded, the last one first; the whole file only if there is
     no such array.
     """
+    if not path.stat().st_size:
+        return category_names(load_json(path)["categories"], path)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         at = view.rfind(KEY)
         while at >= 0:
@@ -55,8 +80,9 @@ def read_categories(path: Path) -> dict[int, str]:
                 text = view[at + len(KEY) : at + len(KEY) + window].decode("utf-8", "ignore")
                 try:
                     found, _ = json.JSONDecoder().raw_decode(text.lstrip().removeprefix(":").lstrip())
-                    return {int(c["id"]): str(c["name"]) for c in found}
-                except (ValueError, TypeError, KeyError):
+                    if isinstance(found, list):
+                        return category_names(found, path)
+                except (ValueError, RecursionError, DetError):
                     continue
             at = view.rfind(KEY, 0, at)
-    return {int(c["id"]): str(c["name"]) for c in load_json(path)["categories"]}
+    return category_names(load_json(path)["categories"], path)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from detc.dsl.diagnostics import error
 from detc.runtime.data.records import Annotations, Problem, Tally, make_record
 from detc.runtime.data.sources.labels import ClassMap
+from detc.runtime.data.sources.text import read_text
 
 if TYPE_CHECKING:
     from detc.runtime.data.sources.schema import PascalVoc
@@ -20,12 +21,9 @@ def image_names(path: Path) -> list[str]:
     """The names in an image list; lines whose second column is -1 are left out.
 
     Raises:
-        DetError: DET0903 if the list is missing.
+        DetError: DET0903 if the list is missing or no text.
     """
-    try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        raise error("DET0903", f"{path}: no such image list") from None
+    rows = [line.split() for line in read_text(path, "image list").splitlines()]
     return [row[0] for row in rows if row and not (len(row) > 1 and row[1] == "-1")]
 
 
@@ -49,7 +47,9 @@ def read_voc(source: PascalVoc, split: str, classes: tuple[str, ...]) -> Annotat
     where = getattr(source, split)
     tally = Tally()
     parsed = []
-    for name in image_names(source.path(where.list)):
+    listed = image_names(source.path(where.list))
+    tally.drop_image("listed more than once", len(listed) - len(set(listed)))
+    for name in dict.fromkeys(listed):
         file = source.path(where.ann, f"{name}.xml")
         try:
             parsed.append((name, file, *_parse(file, source)))
@@ -94,7 +94,7 @@ def _parse(file: Path, source: PascalVoc) -> tuple[tuple[int, int] | None, str |
         box = item.find("bndbox")
         name = _text(item, "name")
         if box is None or not name:
-            raise ValueError("an object has no " + ("name" if box is not None else "bndbox"))
+            raise ValueError("an object has no " + ("<name>" if box is not None else "<bndbox>"))
         x1, y1, x2, y2 = (_number(box, k) for k in ("xmin", "ymin", "xmax", "ymax"))
         if x2 > x1 and y2 > y1:  # else it stays invalid, and is counted as such
             x1, y1 = x1 - source.first, y1 - source.first
@@ -112,4 +112,10 @@ def _number(node: ElementTree.Element, tag: str) -> float:
     found = _text(node, tag)
     if found is None:
         raise ValueError(f"no <{tag}> in <{node.tag}>")
-    return float(found)
+    try:
+        value = float(found)
+    except ValueError:
+        raise ValueError(f"<{tag}> is `{found}`, not a number") from None
+    if node.tag == "size" and not math.isfinite(value):
+        raise ValueError(f"<{tag}> is {found}")
+    return value

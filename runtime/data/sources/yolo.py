@@ -10,6 +10,7 @@ import numpy as np
 from detc.dsl.diagnostics import error
 from detc.runtime.data.masks import polygon_area
 from detc.runtime.data.records import Annotations, Problem, Tally, make_record
+from detc.runtime.data.sources.text import read_text
 from detc.runtime.images import SUFFIXES
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def read_yaml_names(path: Path) -> list[str]:
     Raises:
         DetError: DET0903 if there are no names in it.
     """
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, "file of class names")
     if path.suffix not in (".yaml", ".yml"):
         return [line.strip() for line in text.splitlines() if line.strip()]
     import yaml
@@ -30,10 +31,17 @@ def read_yaml_names(path: Path) -> list[str]:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as fault:
-        raise error("DET0903", f"{path}: not a YAML file ({fault})") from None
+        reason = getattr(fault, "problem", None) or str(fault).splitlines()[0]
+        raise error("DET0903", f"{path}: not a YAML file ({reason})") from None
     names = data.get("names") if isinstance(data, dict) else None
     if isinstance(names, dict):
-        names = [names[k] for k in sorted(names, key=int)]
+        names = {int(k) if str(k).isdecimal() else k: v for k, v in names.items()}
+        wrong = sorted(map(repr, set(names) - set(range(len(names)))))
+        if wrong:
+            raise error(
+                "DET0903", f"{path}: `names` has an entry {wrong[0]}, expected are 0 to {len(names) - 1}"
+            )
+        names = [names[k] for k in range(len(names))]
     if not isinstance(names, list) or not names:
         raise error("DET0903", f"{path}: no `names` in it")
     return [str(n) for n in names]
@@ -49,7 +57,7 @@ def read_yolo(source: YoloTxt, split: str, classes: tuple[str, ...]) -> Annotati
         label_file = _label_path(source, where, image)
         try:
             objects = _parse(label_file, to_label, own, tally)
-        except ValueError as fault:
+        except (OSError, ValueError) as fault:
             tally.problems.append(Problem(str(label_file), f"broken annotation ({fault})"))
             continue
         records.append(
@@ -69,7 +77,7 @@ def _images(where: Path) -> list[Path]:
     if where.is_dir():
         return sorted(p for p in where.rglob("*") if p.suffix.lower() in SUFFIXES)
     if where.is_file():
-        lines = [line.strip() for line in where.read_text(encoding="utf-8").splitlines()]
+        lines = dict.fromkeys(line.strip() for line in read_text(where, "list of images").splitlines())
         return [Path(p) if Path(p).is_absolute() else where.parent / p for p in lines if p]
     raise error("DET0903", f"{where}: no such folder or list of images")
 
@@ -89,10 +97,10 @@ def _label_path(source: YoloTxt, where: Any, image: Path) -> Path:
 
 
 def _parse(file: Path, to_label: dict[int, int], own: list[str], tally: Tally) -> list[dict[str, Any]]:
-    if not file.is_file():
+    if not file.exists():
         return []
     objects = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
         fields = line.split()
         if not fields:
             continue
@@ -100,11 +108,11 @@ def _parse(file: Path, to_label: dict[int, int], own: list[str], tally: Tally) -
             values = [float(v) for v in fields]
         except ValueError:
             raise ValueError(f"line {number}: not numbers") from None
+        if not 0 <= values[0] < len(own) or values[0] != int(values[0]):
+            raise ValueError(f"line {number}: class {fields[0]}; there are 0 to {len(own) - 1}")
         index = int(values[0])
-        if index != values[0] or not 0 <= index < len(own):
-            raise ValueError(f"line {number}: class {fields[0]} of {len(own)}")
         box, segment = _geometry(values[1:], number)
-        area = polygon_area(segment[0])
+        area = polygon_area(segment[0]) if np.isfinite(segment[0]).all() else 0.0
         label = to_label.get(index)
         if label is None:
             tally.drop_box(f"class `{own[index]}` is not in `classes`", file.name)
