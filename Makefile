@@ -42,7 +42,7 @@ $(RUN)/report.html: specs/quickstart.det $(DATA)/annotations/train.json
 	$(BIN)/detc run train $< -o $(RUN)
 
 $(RUN)/predictions/.done: $(RUN)/report.html
-	$(BIN)/detc run predict $(RUN) $(DATA)/val --limit 24 -o $(@D)
+	$(BIN)/detc run predict $(RUN) $(DATA)/val --limit 24 --score 0.45 --zoom 3 -o $(@D)
 	@touch $@
 
 $(MODEL): $(RUN)/report.html

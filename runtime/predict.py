@@ -32,6 +32,7 @@ def predict_to(
     score: float = 0.3,
     batch: int = 1,
     draw: bool = True,
+    zoom: int = 1,
     on_error: Callable[[ImageError], None] | None = None,
 ) -> Iterator[Written]:
     """Predict and write `<name>.json` and `<name>.jpg` into `out` for every image.
@@ -47,6 +48,7 @@ def predict_to(
         score: leave out detections below it.
         batch: images of one size that go through the network together.
         draw: write pictures too.
+        zoom: how many times as large as the images the pictures are.
         on_error: called with each unreadable image, which is then skipped; without it, the first raises.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,7 @@ def predict_to(
         picture = None
         if draw:
             picture = out / f"{stem}.jpg"
-            result.draw(score=score).save(picture, quality=92)
+            result.draw(score=score, zoom=zoom).save(picture, quality=92)
         yield Written(result, target, picture)
 
 

@@ -30,6 +30,9 @@ def predict(
     batch: Annotated[int, typer.Option("--batch", min=1)] = 1,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images.")] = None,
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Write pictures.")] = True,
+    zoom: Annotated[
+        int, typer.Option("--zoom", min=1, max=8, help="Enlarge the pictures: labels then leave room.")
+    ] = 1,
     device: Device = None,
     json: Json = False,
 ) -> None:
@@ -50,7 +53,7 @@ def predict(
     broken: list[ImageError] = []
     results = []
     for written in predict_to(
-        detector, images, out, score=score, batch=batch, draw=draw, on_error=broken.append
+        detector, images, out, score=score, batch=batch, draw=draw, zoom=zoom, on_error=broken.append
     ):
         results.append(written.result.to_dict())
         if not json:
