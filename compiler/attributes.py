@@ -34,7 +34,7 @@ def attribute(value: Value, name: str, span: Span, s: Scope) -> Value:
     if special is not None:
         return special
     data, origin = value.data, Origin(span, s.via)
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = dict.fromkeys(getattr(data, "detc_members", tuple)())
     if isinstance(data, (dict, Bundle)):
         record = data if isinstance(data, dict) else data.fields
         if name in record:
@@ -56,9 +56,8 @@ def attribute(value: Value, name: str, span: Span, s: Scope) -> Value:
             found = [x if isinstance(x, Value) else Value(x, origin) for x in found]
         return found if isinstance(found, Value) else Value(found, origin)
     offered = f"it has: {', '.join(fields)}" if fields else f"{a_kind(value)} has no fields"
-    message = (
-        f"{show(value)} has no field `{name}`" if not is_wire(data) else f"{a_kind(value)} has no `{name}`"
-    )
+    plain = not is_wire(data) and not hasattr(data, "label")
+    message = f"{show(value)} has no field `{name}`" if plain else f"{a_kind(value)} has no `{name}`"
     raise error("DET0211", message, origin, offered + did_you_mean(name, fields))
 
 

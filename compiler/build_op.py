@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types as pytypes
 import typing
 from typing import TYPE_CHECKING, Any, Union
@@ -26,7 +27,7 @@ from detc.compiler.values import (
     show,
 )
 from detc.dsl import ast
-from detc.dsl.diagnostics import DetError, Diagnostic, Edit, closest, error
+from detc.dsl.diagnostics import DetError, Diagnostic, Edit, closest, did_you_mean, error
 from detc.dsl.source import Origin, Span
 
 if TYPE_CHECKING:
@@ -155,62 +156,113 @@ def _named_args(construct: Construct, cls: type[Primitive], names: dict[str, str
     return given
 
 
-def validate(cls: type[Primitive], values: dict[str, Value], place: Origin) -> Primitive:
+def validate(
+    cls: type[Primitive], values: dict[str, Value], place: Origin, owner: str | None = None
+) -> Primitive:
     """Run pydantic and turn its findings into diagnostics on the arguments' places.
+
+    owner: whose arguments they are, in messages.
 
     Raises:
         DetError: with one diagnostic a wrong field.
     """
     names = field_names(cls)
-    data = {}
+    data, fractions = {}, []
     for name, value in values.items():
         plain = raw(value)
         annotation = cls.model_fields[names[name]].annotation
         data[name] = _shape(plain, annotation)
         if isinstance(plain, float) and _wants_int(annotation):
             if abs(plain - round(plain)) > 1e-6 * max(1.0, abs(plain)):
-                raise error(
+                fractions += error(
                     "DET0308",
-                    f"`{name}` of {cls.name} must be a whole number, and {show(value)} is not",
+                    f"`{name}` of {owner or cls.name} must be a whole number, and {show(value)} is not",
                     value.origin,
                     f"this is {show(value)}",
                     help="choose a factor for which it comes out whole, or round it: round(…)",
-                )
+                ).diagnostics
             data[name] = round(plain)
     try:
-        return cls.model_validate(data)
+        made = cls.model_validate(data)
     except ValidationError as problem:
-        found = [_finding(e, cls, values, place) for e in problem.errors(include_url=False)]
-        raise DetError(*{(d.code, d.message): d for d in found}.values()) from None
+        found = [
+            _finding(e, cls, values, place, owner or cls.name) for e in problem.errors(include_url=False)
+        ]
+        raise DetError(*{(d.code, d.message): d for d in [*fractions, *found]}.values()) from None
+    if fractions:
+        raise DetError(*fractions)
+    return made
 
 
-def _finding(e: Any, cls: type[Primitive], values: dict[str, Value], place: Origin) -> Diagnostic:
-    loc = [str(x) for x in e["loc"]]
-    name = loc[0] if loc else ""
+def _finding(e: Any, cls: type[Primitive], values: dict[str, Value], place: Origin, owner: str) -> Diagnostic:
+    path = list(e["loc"])
+    name = str(path.pop(0)) if path else ""
     code = _CODES.get(e["type"], "DET0301")
-    if e["type"] == "missing":
-        return error(
-            "DET0208", f"{cls.name} needs the argument `{name}`", place, f"`{name}` is missing here"
-        ).diagnostics[0]
     value = values.get(name)
+    if value is None and e["type"] == "missing":
+        message, label = f"{owner} needs the argument `{name}`", f"`{name}` is missing here"
+        return error("DET0208", message, place, label).diagnostics[0]
     if value is None:
-        return error(code, f"{cls.name}: {e['msg']}", place, "built here").diagnostics[0]
+        return error(code, f"{owner}: {e['msg']}", place, "built here").diagnostics[0]
+    annotation = cls.model_fields[field_names(cls)[name]].annotation
+    what = f"`{name}` of {owner}"
+    for step in path:  # down to the entry that is wrong
+        fields = _fields_of(annotation)
+        if isinstance(value.data, dict) and e["type"] == "missing" and step not in value.data:
+            message, label = f"{what} needs the field `{step}`", f"`{step}` is missing here"
+            return error("DET0208", message, value.origin, label).diagnostics[0]
+        inner = _entry(value, step)
+        if inner is None:
+            continue
+        if e["type"] == "extra_forbidden" and step not in fields:
+            label = "unknown field" + did_you_mean(str(step), fields)
+            return error("DET0704", f"{what} has no field `{step}`", inner.origin, label).diagnostics[0]
+        what = f"`{step}` in {what}" if isinstance(step, str) else f"an element of {what}"
+        annotation, value = fields.get(str(step), _element(annotation)), inner
     expected = e.get("ctx", {}).get("expected")
     limits = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
+    near = ""
     if e["type"] == "literal_error":
         options = str(expected).replace("'", '"')
-        message = f"`{name}` of {cls.name} must be {options}, not {show(value)}"
+        message = f"{what} must be {options}, not {show(value)}"
+        near = did_you_mean(str(value.data), re.findall(r'"([^"]*)"', options))
     elif e["type"] in limits:
         bound = next(iter(e["ctx"].values()))
-        message = f"`{name}` of {cls.name} must be {limits[e['type']]} {bound}, and is {show(value)}"
+        message = f"{what} must be {limits[e['type']]} {bound}, and is {show(value)}"
     elif e["type"] == "value_error":
-        message = f"`{name}` of {cls.name}: {e['ctx'].get('error', e['msg'])!s}"
+        message = f"{what}: {e['ctx'].get('error', e['msg'])!s}"
     elif e["type"] in ("too_short", "too_long"):
-        message = f"`{name}` of {cls.name}: {e['msg'][0].lower()}{e['msg'][1:]}"
+        message = f"{what}: {e['msg'][0].lower()}{e['msg'][1:]}"
     else:
-        wanted = _annotation_text(cls.model_fields[field_names(cls)[name]].annotation)
-        message = f"`{name}` of {cls.name} must be {wanted}, not {show(value)} ({kind_of(value)})"
-    return error(code, message, value.origin, show(value)).diagnostics[0]
+        message = f"{what} must be {_annotation_text(annotation)}, not {show(value)} ({kind_of(value)})"
+    return error(code, message, value.origin, show(value) + near).diagnostics[0]
+
+
+def _entry(value: Value, step: Any) -> Value | None:
+    """The entry of a record or list that one step of pydantic's path names; its names of types name none."""
+    data = value.data
+    if isinstance(data, list) and isinstance(step, int) and step < len(data):
+        data = dict(enumerate(data))
+    found = data.get(step) if isinstance(data, dict) else None
+    return found if isinstance(found, Value) else None
+
+
+def _fields_of(annotation: Any) -> dict[str, Any]:
+    """The fields of a record that is written out as a class, with their annotations."""
+    for option in (annotation, *typing.get_args(annotation)):
+        fields = getattr(option, "model_fields", None)
+        if fields:
+            return {n: f.annotation for n, f in fields.items()}
+    return {}
+
+
+def _element(annotation: Any) -> Any:
+    """What a list or a record of this annotation holds."""
+    if typing.get_origin(annotation) in (Union, pytypes.UnionType):
+        inner = [_element(a) for a in typing.get_args(annotation) if typing.get_args(a)]
+        return inner[0] if inner else annotation
+    args = [a for a in typing.get_args(annotation) if a is not Ellipsis]
+    return args[-1] if args else annotation
 
 
 def _annotation_text(annotation: Any) -> str:
@@ -229,7 +281,8 @@ def _annotation_text(annotation: Any) -> str:
     origin = typing.get_origin(annotation)
     args = typing.get_args(annotation)
     if origin in (Union, pytypes.UnionType):
-        return " or ".join(dict.fromkeys(_annotation_text(a) for a in args))
+        words = sorted(dict.fromkeys(_annotation_text(a) for a in args), key=lambda w: w == "none")
+        return " or ".join(words)
     if origin is typing.Literal:
         return " or ".join(show(a) for a in args)
     if origin is typing.Annotated:
@@ -239,6 +292,8 @@ def _annotation_text(annotation: Any) -> str:
         return "a list" + (f" of {_annotation_text(inner)}" if inner is not None else "")
     if origin is dict:
         return "a record"
+    if _fields_of(annotation):
+        return "a record of " + ", ".join(_fields_of(annotation))
     return getattr(annotation, "__name__", str(annotation)).lower()
 
 

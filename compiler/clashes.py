@@ -96,7 +96,7 @@ def clashes(decl: ast.Decl) -> dict[str, DetError]:
 def clashes_with_base(chain: list[Level]) -> dict[str, DetError]:
     """The names of the outermost declaration that its bases use for something else."""
     found: dict[str, DetError] = {}
-    bases = {}
+    bases: dict[str, Definition] = {}
     for level in chain[1:]:
         for d in definitions(level.decl):
             if d.kind not in (

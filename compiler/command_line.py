@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from detc.compiler.edits import Active, Claim, path_segments
+from detc.compiler.edits import COMMAND_LAYER, RUN_FIELDS, Active, Claim, path_segments
 from detc.compiler.modules import Module
 from detc.compiler.values import Value
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, did_you_mean, error
-from detc.dsl.parser import parse_expression, parse_path
-from detc.dsl.source import COMMAND_LINE, Origin, Source, Span
-
-RUN_FIELDS = ("data", "model", "train", "target")
+from detc.dsl.parser import parse_setting
+from detc.dsl.source import COMMAND_LINE, Origin, Span
 
 
 def command_line_edit(text: str, module: Module) -> tuple[str, Active]:
@@ -21,28 +19,22 @@ def command_line_edit(text: str, module: Module) -> tuple[str, Active]:
     Raises:
         DetError: DET0906 if it is no edit.
     """
-    path_text, eq, value_text = text.partition("=")
-    if not eq or not path_text.strip():
-        raise error("DET0906", f"--set wants path=value, not `{text}`")
-    head, _, rest = path_text.strip().partition(".")
-    if head not in RUN_FIELDS or not rest:
-        head, rest = "model", path_text.strip()
-    path = parse_path(rest, COMMAND_LINE)
-    source = Source(COMMAND_LINE, value_text.strip())
-    span = Span(source, 0, len(source.text))
-    expr: ast.Expr
-    try:
-        expr = parse_expression(source.text, COMMAND_LINE)
-        if isinstance(expr, (ast.Ref, ast.Attr)):
-            raise error("DET0101", "a bare word")
-    except DetError:
-        expr = ast.Literal(value=source.text, span=span)
-    stmt = ast.SetStmt(path=path, value=expr, span=span)
+    path, value = parse_setting(text, COMMAND_LINE)
+    head, segments = path.head, path.segments
     scope = _TextScope(module)
-    claim = Claim(path_text.strip(), Origin(span), "set")
-    return head, Active(
-        stmt, path_segments(path, scope), scope, Origin(span), claim, layer=2_000_000, source="<body>"
-    )
+    steps = path_segments(path, scope)
+    if head in RUN_FIELDS and not segments:
+        whole = Origin(path.span)
+        message = f"`{head}` is a field of the run: --set changes what is inside of it"
+        raise error("DET0406", message, whole, f"write {head}.name=value, or change the run")
+    if head in RUN_FIELDS and segments[0].name is not None:
+        steps = steps[1:]
+    else:
+        head = "model"
+    span = Span(path.span.source, path.span.start, value.span.end)
+    stmt = ast.SetStmt(path=path, value=value, span=span)
+    claim = Claim(text.partition("=")[0].strip(), Origin(span), "set")
+    return head, Active(stmt, steps, scope, Origin(span), claim, layer=COMMAND_LAYER, source="<body>")
 
 
 class _TextScope:
@@ -64,6 +56,7 @@ class _TextScope:
             f"unknown name `{name}`",
             span,
             "not defined" + did_you_mean(name, self.module.visible()),
+            help=f"a string inside of brackets needs its quotes, and the shell takes one pair: '[\"{name}\"]'",
         )
 
     def apply(self, callee: Value, inputs: Any, span: Span) -> Value:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Any
+from collections.abc import Sequence
 
-from detc.compiler.edits import Active, Edits, unmatched
+from detc.compiler.edits import Active, Edits, edit_path, unmatched
 from detc.compiler.elaborate import Elaborator
 from detc.compiler.fields import Body
-from detc.compiler.params import Instance
+from detc.compiler.params import Instance, Thunk
 from detc.compiler.values import Construct, Poisoned
 from detc.dsl.diagnostics import Report
 
@@ -27,17 +26,24 @@ def instance_body(
     return Body(instance, records, blocks)
 
 
-def finish(body: Body, edits: list[Active], report: Report) -> None:
-    """Evaluate what nobody asked for, then report edits that arrived nowhere."""
+def finish(body: Body, edits: list[Active], report: Report, fields: Sequence[str] = ()) -> None:
+    """Evaluate what nobody asked for, then report edits that arrived nowhere.
+
+    fields: what a declaration of this kind may hold.
+    """
     for params in body.instance.params:
         for thunk in params.values():
-            _quiet(thunk.get)
-    for thunk in body.fields.values():
-        _quiet(thunk.get)
+            _works(thunk)
+    broken = [name for name, thunk in body.fields.items() if not _works(thunk)]
     claims = {id(c.claim): c for c in [*edits, *body.ctx.claims, *body.instance.edits.items]}
-    unmatched(list(claims.values()), list(body.ctx.paths), report)
+    # what an error keeps from being built may hold what an edit names
+    left = [c for c in claims.values() if edit_path(c.stmt).head not in broken]
+    unmatched(left, list(body.ctx.paths), report, addable=fields)
 
 
-def _quiet(get: Any) -> None:
-    with suppress(Poisoned):
-        get()
+def _works(thunk: Thunk) -> bool:
+    try:
+        thunk.get()
+    except Poisoned:
+        return False
+    return True

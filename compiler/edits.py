@@ -7,6 +7,7 @@ patches that claim one path are a conflict unless the body settles it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,10 +15,13 @@ from typing import Any
 from detc.compiler.evaluate import Scope, evaluate
 from detc.compiler.values import Span1, Value, raw, show
 from detc.dsl import ast
-from detc.dsl.diagnostics import Report, did_you_mean, error
+from detc.dsl.diagnostics import Report, closest, did_you_mean, error
 from detc.dsl.source import Origin
 
 BODY = "<body>"
+COMMAND_LAYER = 2_000_000  # edits of the command line have the last word
+RUN_FIELDS = ("data", "model", "train", "target")
+_INDEX = re.compile(r"\[[^\]]*\]")
 
 
 @dataclass
@@ -195,11 +199,16 @@ def settle(edits: Sequence[Active], what: str, report: Report) -> Active | None:
 
 
 def unmatched(
-    edits: Sequence[Active], known: Sequence[str], report: Report, shadows: Mapping[str, str] | None = None
+    edits: Sequence[Active],
+    known: Sequence[str],
+    report: Report,
+    shadows: Mapping[str, str] | None = None,
+    addable: Sequence[str] = (),
 ) -> None:
     """Report every edit whose path arrived nowhere (DET0401), or inside of a shadow (DET0406).
 
     shadows: the path of each shadow node, and of the node that it follows.
+    addable: fields that a declaration of this kind may have, whether or not the base has them.
     """
     seen: set[int] = set()
     for edit in edits:
@@ -207,7 +216,7 @@ def unmatched(
         if claim.hits or claim.excused or id(claim) in seen or claim.kind == "tie":
             continue
         seen.add(id(claim))
-        full, candidates = claim.text, known
+        full = claim.text
         within = next((p for p in shadows or {} if full.startswith(f"{p}.")), None)
         if shadows and within is not None:
             twin = shadows[within] + full.removeprefix(within)
@@ -221,17 +230,36 @@ def unmatched(
                 ).diagnostics
             )
             continue
-        tail = full.rsplit(".", 1)[-1]
-        same_tail = [k for k in candidates if k.rsplit(".", 1)[-1] == tail]
-        hint = did_you_mean(full, candidates) or did_you_mean(full, same_tail)
-        if not hint and same_tail:
-            hint = f"; there is `{same_tail[0]}`"
+        head, dot, rest = full.partition(".")
+        if edit.layer == COMMAND_LAYER and head in RUN_FIELDS:
+            hint = _nearest(full, [f"{head}.{k}" for k in known])
+        else:
+            hint = _nearest(full, known)
+            near = closest(head, RUN_FIELDS) if dot and edit.layer == COMMAND_LAYER and not hint else None
+            hint = f"; did you mean `{near}.{rest}`?" if near else hint
         report.add(
             *error(
                 "DET0401",
                 f"`{claim.kind} {full}` matches nothing",
                 Origin(edit_path(edit.stmt).span, edit.scope.via),
                 "no such path" + hint,
-                help="an edit has to hit something that exists; `detc graph` lists the paths",
+                help="an edit has to hit something that exists; `detc graph` lists the paths"
+                if full not in addable
+                else f"the base gives no `{full}`: write `{full} = …` without `{claim.kind}` to add it",
             ).diagnostics
         )
+
+
+def _nearest(path: str, known: Sequence[str]) -> str:
+    """`; did you mean …?`: the same path of an array, a path that looks like it, or one that ends like it."""
+    plain = _INDEX.sub("", path)
+    array = next((k for k in known if _INDEX.sub("", k) == plain and k != path), None)
+    if array is not None and "[" not in path:
+        return f"; did you mean `{_INDEX.sub('[*]', array)}`?"
+    inner = [k for k in known if k.startswith(f"{path}.")]
+    if inner:
+        return f"; it holds {', '.join(f'`{k}`' for k in inner[:4])}{', …' if len(inner) > 4 else ''}"
+    tail = path.rsplit(".", 1)[-1]
+    same_tail = [k for k in known if k.rsplit(".", 1)[-1] == tail]
+    hint = did_you_mean(path, known) or did_you_mean(path, same_tail)
+    return hint or (f"; there is `{same_tail[0]}`" if same_tail and "." in same_tail[0] else "")

@@ -28,6 +28,14 @@ class DataValue:
     spec_classes: Labels | None
     label = "data set"
 
+    def __str__(self) -> str:
+        return self.body.instance.name
+
+    def detc_members(self) -> list[str]:
+        """What can be written after its dot."""
+        fields = [n for n in self.body.fields if n not in ("classes", "source", "sources", "sample")]
+        return list(dict.fromkeys(["classes", *self.body.instance.param_names(), *fields]))
+
     def detc_member(self, name: str, origin: Origin) -> Value | None:
         """`classes`, a param or a field."""
         if name == "classes":
@@ -113,11 +121,13 @@ def source_of(body: Body) -> DataSource:
 def resolve_data(value: DataValue, report: Report, edits: list[Active]) -> DataSpec | None:
     """The data spec; None if it could not be built."""
     body = value.body
+    source: DataSource | None = None
     try:
         source = source_of(body)
-    except DetError as problem:
+    except DetError as problem:  # what else is wrong is found too
         report.add(*problem.diagnostics)
-        return None
+    except Poisoned:
+        pass
     lines = pipelines(body)
     assert value.spec_classes is not None
     sources, sample = resolve_sources(body, value.spec_classes.names, report)
@@ -134,13 +144,16 @@ def resolve_data(value: DataValue, report: Report, edits: list[Active]) -> DataS
         except Poisoned:
             continue
     _check_fields(body, {k: v for k, v in fields.items() if k in known}, report)
-    finish(body, edits, report)
+    finish(body, edits, report, (*known, "classes", "source"))
+    if source is None:
+        return None
     active = str(fields.pop("active", "train"))
     fields = {
         k: v for k, v in fields.items() if k in known
     }  # others, records of paths, say, only feed `source`
+    place = body.fields["source"].get().origin if "source" in body.fields else None
     return DataSpec(
-        body.instance.name, value.spec_classes.names, source, lines, active, fields, sources, sample
+        body.instance.name, value.spec_classes.names, source, lines, active, fields, sources, sample, place
     )
 
 
@@ -152,6 +165,6 @@ def _check_fields(body: Body, fields: dict[str, Any], report: Report) -> None:
         return
     values = {k: Value(v, body.fields[k].get().origin) for k, v in fields.items()}
     try:
-        validate(cls, values, body.instance.construct.origin)
+        validate(cls, values, body.instance.construct.origin, body.instance.name)
     except DetError as problem:
         report.add(*problem.diagnostics)

@@ -10,7 +10,7 @@ from detc.compiler.elaborate import Elaborator
 from detc.compiler.evaluate import evaluate
 from detc.compiler.fields import Block, Body, primitive
 from detc.compiler.spec import ChoiceBlock, FanBlock, NamedStep, Step
-from detc.compiler.values import raw, show
+from detc.compiler.values import Poisoned, raw, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, did_you_mean, error
 from detc.dsl.source import Origin
@@ -258,6 +258,8 @@ def _build(ctx: Elaborator, path: str, items: list[_Pending]) -> tuple[NamedStep
             built.append(NamedStep(p.name, step, p.origin))
         except DetError as problem:
             ctx.report.add(*problem.diagnostics)
+        except Poisoned:
+            continue  # what it reads has been reported
     return tuple(built)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from detc.compiler import dataflow
 from detc.compiler.class_spaces import check_class_space
-from detc.compiler.command_line import RUN_FIELDS, command_line_edit
-from detc.compiler.edits import Active
+from detc.compiler.command_line import command_line_edit
+from detc.compiler.edits import RUN_FIELDS, Active
 from detc.compiler.elaborate import ALIGN, elaborate
 from detc.compiler.evaluate import evaluate
 from detc.compiler.experiment import DataValue, data_value, resolve_data
@@ -25,6 +26,8 @@ from detc.compiler.values import Construct, Labels, Poisoned, TemplateRef, Value
 from detc.dsl import ast
 from detc.dsl.diagnostics import WARNING, DetError, Report, did_you_mean, error
 from detc.dsl.source import Origin, Span
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -159,13 +162,14 @@ class RunResolver:
         constructs = {name: self._construct(name) for name in RUN_FIELDS}
         target = TargetSpec()
         if constructs["target"] is not None:
-            target = resolve_target(constructs["target"], self.report, self.edits["target"]) or target
-        data = resolve_data(self.data, self.report, self.edits["data"]) if self.data is not None else None
-        train = (
-            resolve_train(constructs["train"], self.report, self.edits["train"])
-            if constructs["train"]
-            else None
-        )
+            of_target = (constructs["target"], self.report, self.edits["target"])
+            target = self._attempt(partial(resolve_target, *of_target)) or target
+        data, train = None, None
+        if self.data is not None:
+            data = self._attempt(partial(resolve_data, self.data, self.report, self.edits["data"]))
+        if constructs["train"] is not None:
+            of_train = (constructs["train"], self.report, self.edits["train"])
+            train = self._attempt(partial(resolve_train, *of_train))
         if "model" not in self.exprs:
             self.report.add(
                 *error(
@@ -186,18 +190,7 @@ class RunResolver:
         )
         if not classes:
             model.classes = classes = _classes_of(constructs["model"]) or _default_classes(model)
-        weights = None
-        stmt = self.exprs["model"]
-        if stmt.weights is not None:
-            source = evaluate(stmt.weights, self.scope)
-            if not isinstance(source.data, str):
-                self.report.add(
-                    *error(
-                        "DET0301", f"`from` wants a str, not {a_kind(source)}", source.origin, show(source)
-                    ).diagnostics
-                )
-            else:
-                weights = (source.data, source.origin)
+        weights = self._attempt(self._weights)
         if data is not None:
             dataflow.check_pipelines(data, self.report, Origin(place), model.fields, model.views)
         if len(self.report.errors) == before:
@@ -207,6 +200,30 @@ class RunResolver:
         return ResolvedRun(
             self.decl.name, model, data, train, target, classes, None, weights, align, self.module
         )
+
+    def _attempt(self, make: Callable[[], T]) -> T | None:
+        """What `make` makes; None if something stops it, which is then in the report."""
+        try:
+            return make()
+        except DetError as problem:
+            self.report.add(*problem.diagnostics)
+        except Poisoned:
+            pass
+        return None
+
+    def _weights(self) -> tuple[str, Origin] | None:
+        """What the run says behind `from`: only the model takes weights."""
+        for name, stmt in self.exprs.items():
+            if stmt.weights is not None and name != "model":
+                message = f"`from` names weights, and `{name}` has none"
+                raise error("DET0706", message, stmt.weights.span, "not legal here")
+        weights = self.exprs["model"].weights
+        if weights is None:
+            return None
+        source = evaluate(weights, self.scope)
+        if not isinstance(source.data, str):
+            raise error("DET0301", f"`from` wants a str, not {a_kind(source)}", source.origin, show(source))
+        return source.data, source.origin
 
     def _construct(self, name: str) -> Construct | None:
         if name not in self.exprs:
@@ -249,10 +266,13 @@ class RunResolver:
             check_metrics(model, data, self.report, place)
             check_class_space(model, data, self.report, place, Origin(self.exprs["model"].span))
         if train is not None:
+            learnt = parameter_names(model, trainable=True)
             for rule in train.groups:
-                if not any(matches(rule.selector, name) for name in parameter_names(model)):
+                if not any(matches(rule.selector, name) for name in learnt):
                     known = list(model.weights)
                     label = "no parameter matches" + did_you_mean(rule.selector, known)
+                    if any(matches(rule.selector, name) for name in parameter_names(model)):
+                        label = "it matches frozen parameters only"
                     assert rule.origin is not None
                     self.report.add(
                         *error(
@@ -314,11 +334,12 @@ class RunResolver:
         )
 
 
-def parameter_names(model: Model) -> list[str]:
+def parameter_names(model: Model, *, trainable: bool = False) -> list[str]:
     """Names of all parameters, such as `path.weight` and `path.bias`, as selectors see them."""
     return [
         f"{path}.{name}"
         for path, w in model.weights.items()
+        if not (trainable and (w.frozen or getattr(w.op, "frozen", False)))
         for name in w.op.parameter_shapes(*w.types) or ("weight", "bias")
     ]
 

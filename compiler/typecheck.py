@@ -104,7 +104,7 @@ def check_value(
 
 
 def _article(name: str) -> str:
-    if name in ("none", "labels", "images", "wires", "outputs") or name.startswith('"'):
+    if name.rstrip("?") in ("none", "labels", "images", "wires", "outputs") or name.startswith('"'):
         return name
     return ("an " if name[0] in "aeiou" else "a ") + name
 
@@ -112,8 +112,8 @@ def _article(name: str) -> str:
 def _type_help(t: ast.TypeExpr, value: Value) -> str | None:
     if isinstance(t, ast.TypeName) and value.data is None:
         return f"write `{t.name}?` in the declaration to allow none"
-    if isinstance(value.data, Construct):
-        return None
+    if isinstance(t, ast.TypeName) and t.name == "labels":
+        return 'write the names, classes = ["cat", "dog"], or those of the data set, classes = data.classes'
     return None
 
 
@@ -172,7 +172,11 @@ def _as_labels(value: Value) -> Value | None:
     data = value.data
     if isinstance(data, Labels):
         return value
-    if isinstance(data, list) and data and all(isinstance(v.data, str) for v in data):
+    if isinstance(data, list) and not data:
+        raise error("DET0605", "there are no class names", value.origin, "at least one is wanted here")
+    if isinstance(data, list) and (wrong := next((v for v in data if not isinstance(v.data, str)), None)):
+        raise error("DET0301", f"a class name is a str, not {a_kind(wrong)}", wrong.origin, show(wrong))
+    if isinstance(data, list):
         names = [v.data for v in data]
         for i, name in enumerate(names):
             if name in names[:i]:

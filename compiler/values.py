@@ -82,12 +82,18 @@ class TemplateRef:
     decl: ast.Decl
     module: Module
 
+    def __str__(self) -> str:
+        return self.decl.name
+
 
 @dataclass(frozen=True, eq=False)
 class PrimitiveRef:
     """A primitive class that a spec can name."""
 
     cls: type[Primitive]
+
+    def __str__(self) -> str:
+        return self.cls.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +103,18 @@ class ModuleRef:
     name: str
     module: Module | None = None
 
+    def __str__(self) -> str:
+        return self.name
+
 
 @dataclass(frozen=True, eq=False)
 class Builtin:
     """A compile-time function: len, range maths, constructors of test inputs."""
 
     name: str
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True, eq=False)

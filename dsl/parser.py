@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from detc.dsl import ast
@@ -126,44 +127,62 @@ def _apply(text: str, fix: Edit | None) -> str | None:
     return text[:start] + new.ljust(stop - start) + text[stop:]
 
 
-def parse_expression(text: str, name: str) -> ast.Expr:
-    """Parse one expression, as in `--set path=value`; `name` is shown in diagnostics.
+def parse_expression(text: str, name: str | Source, start: int = 0) -> ast.Expr:
+    """Parse one expression; `name` is shown in diagnostics.
 
-    Raises DetError for bad text.
+    With a `Source` for a name, `text` is what stands there from character `start` on. Raises DetError for bad text.
     """
     from detc.dsl.build import Builder
 
-    source = Source(name, text)
+    source = name if isinstance(name, Source) else Source(name, text)
     builder = Builder(source)
-    result = builder.expr(_parse_all(source, "expression"))
+    result = builder.expr(_parse_all(source, "expression", " " * start + text))
     if builder.problems:
         raise DetError(*(d for p in builder.problems for d in p.diagnostics))
     return result
 
 
-def parse_path(text: str, name: str) -> ast.Path:
-    """Parse one path such as `backbone.stage[2].conv[*]`. Raises DetError for bad text."""
+def parse_path(text: str, name: str | Source, start: int = 0) -> ast.Path:
+    """Parse one path such as `backbone.stage[2].conv[*]`; arguments and errors as for `parse_expression`."""
     from detc.dsl.build import Builder
 
-    source = Source(name, text)
-    return Builder(source).path(_parse_all(source, "path"))
+    source = name if isinstance(name, Source) else Source(name, text)
+    return Builder(source).path(_parse_all(source, "path", " " * start + text))
 
 
 def parse_setting(text: str, name: str) -> tuple[ast.Path, ast.Expr]:
     """Parse `path=value` from a command line.
 
-    The shell strips quotes, so a value that reads as a file path (`../data/coco`, `/x`, `runs/last.pt`) is
-    taken as a string; write blanks around `/` for a division. Raises DetError for bad text.
+    The shell strips quotes, so a value with words that neither a bracket, a call nor an operator between blanks
+    holds together is a string as it stands: `late`, `../data/coco`, `my-data/coco (2)`. Raises DetError for bad text.
     """
-    path, equals, value = text.partition("=")
-    if not equals:
-        place = Span(Source(name, text), 0, len(text))
-        raise error("DET0906", f"`{text}` is not a setting", place, "no `=` in it", help="write `path=value`")
-    if re.fullmatch(r"(\.{0,2}|~|[\w.\-]*[A-Za-z_][\w.\-]*)(/[\w.\-]*)+", value):
-        source = Source(name, text)
-        whole = Span(source, len(path) + 1, len(text))
-        return parse_path(path, name), ast.Literal(value=value, span=whole)
-    return parse_path(path, name), parse_expression(value, name)
+    source = Source(name, text)
+    path_text, equals, value = text.partition("=")
+    if not equals or not path_text.strip():
+        place = Span(source, 0, len(text))
+        raise error("DET0906", f"`{text}` is not a setting", place, "no `=` in it", help="write path=value")
+    start = len(path_text) + 1
+    indent = len(path_text) - len(path_text.lstrip())
+    path = parse_path(path_text.strip(), source, indent)
+    plain = ast.Literal(value=value.strip(), span=Span(source, start, len(text)))
+    try:
+        parsed = parse_expression(value, source, start)
+    except DetError:
+        if re.match(r'\s*([\[{("]|[0-9][^/]*$|$)', value):
+            raise
+        return path, plain
+    held = (ast.ListExpr, ast.RecordExpr, ast.Comprehension, ast.Call, ast.TupleExpr)
+    words = not isinstance(parsed, held) and any(isinstance(node, ast.Ref) for node in _below(parsed))
+    spaced = isinstance(parsed, ast.Binary) and re.search(r"\s[-+*/%]\s", value)
+    return path, plain if words and not spaced else parsed
+
+
+def _below(node: ast.Ast) -> Iterator[ast.Ast]:
+    yield node
+    for value in vars(node).values():
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, ast.Ast):
+                yield from _below(item)
 
 
 def describe(source: Source, fault: Fault) -> DetError:
@@ -205,11 +224,11 @@ def describe(source: Source, fault: Fault) -> DetError:
     )
 
 
-def _parse_all(source: Source, start: str):  # type: ignore[no-untyped-def]
+def _parse_all(source: Source, start: str, text: str):  # type: ignore[no-untyped-def]
     from detc.dsl.recovery import Fault, attempt
     from detc.dsl.tables import parser
 
-    result = attempt(parser(), source.text, start)
+    result = attempt(parser(), text, start)
     if isinstance(result, Fault):
         raise describe(source, result)
     return result
