@@ -5,7 +5,7 @@ when its command is asked for, so `detc check` never pays for what `detc run` ne
 `cli/<name>.py` with an `app` and add its name to `COMMANDS`.
 
 Exit codes: 0 fine; 1 the input is at fault (diagnostics, an unreadable file, a failed verification); 2 the
-command line is at fault; 70 a bug in detc.
+command line is at fault; 70 a bug in detc; 130 a training that was interrupted.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ class CheckResult:
     module: Module | None
     runs: dict[str, ResolvedRun] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)  # models of the file that no run builds
+    declared: tuple[str, ...] = ()  # names of all runs of the file, resolved or not; "" has none
 
     @property
     def ok(self) -> bool:
@@ -46,28 +47,24 @@ class CheckResult:
             return next(iter(self.runs.values()))
         found = self.runs.get(name or "")
         if found is None:
-            names = [n for n in self.runs if n]
-            if not self.runs:
-                raise error(
-                    "DET0906",
-                    "this file has no `run`",
-                    None,
-                    help="add: run { data = …  model = …  train = … }",
-                )
-            if name is None:
-                raise error(
-                    "DET0906",
-                    f"this file has several runs: {', '.join(names)}",
-                    None,
-                    help="choose one with --run NAME",
-                )
-            raise error(
-                "DET0906",
-                f"there is no run `{name}`{did_you_mean(name, names)}",
-                None,
-                help=f"there are: {', '.join(names)}",
-            )
+            raise _no_run(name, self.declared)
         return found
+
+
+def _no_run(name: str | None, declared: tuple[str, ...]) -> DetError:
+    """DET0906: a file whose runs are `declared` has none called `name`."""
+    names = [n for n in declared if n]
+    if not declared:
+        help = "add: run { data = …  model = …  train = … }"
+        return error("DET0906", "this file has no `run`", help=help)
+    if name is None:
+        several = f"this file has several runs: {', '.join(names)}"
+        return error("DET0906", several, help="choose one with --run NAME")
+    return error(
+        "DET0906",
+        f"there is no run `{name}`{did_you_mean(name, names)}",
+        help=f"there are: {', '.join(names)}" if names else "its run has no name: leave `--run` out",
+    )
 
 
 def check(
@@ -135,6 +132,9 @@ def check(
         if resolved is not None:
             resolved.path = module.source.path if module.source else None
             result.runs[decl.name] = resolved
+    result.declared = tuple(seen)
+    if run and run not in seen:
+        report.add(*_no_run(run, result.declared).diagnostics)
     if sets and not seen:
         report.add(*error("DET0906", "--set edits a run, and this file has none").diagnostics)
     if models:

@@ -212,6 +212,7 @@ class DataSpec:
         NamedSource, ...
     ] = ()  # training draws from these, if there are any, and not from `source`
     sample: Sampling | None = None
+    origin: Origin | None = field(default=None, compare=False, repr=False)  # of `source`
 
     def pipeline_of(self, source: str, active: str) -> str:
         """The name of the pipeline that a source's images take while `active` is in use."""
@@ -271,3 +272,4 @@ class TargetSpec:
     nms: str = "native"  # "native" | "NonMaxSuppression" | "topk" | "EfficientNMS_TRT"
     input: str = "uint8"  # "uint8" | "float32"
     stated: frozenset[str] = frozenset()  # the fields that the spec writes
+    places: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)  # and where

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 from detc.dsl.source import BUILTIN, Origin, Span
@@ -101,6 +101,13 @@ class DetError(Exception):
     def __init__(self, *diagnostics: Diagnostic) -> None:
         super().__init__("; ".join(f"{d.code}: {d.message}" for d in diagnostics))
         self.diagnostics = diagnostics
+
+    def at(self, origin: Origin | None, label: str) -> DetError:
+        """The same with a place for those diagnostics that have none."""
+        if origin is None:
+            return self
+        place = (Label(origin, label, True),)
+        return DetError(*(d if d.labels else replace(d, labels=place) for d in self.diagnostics))
 
 
 def error(

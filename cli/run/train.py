@@ -11,6 +11,7 @@ from detc.cli.console import Json, Run, Sets, Spec, checked, command, print_json
 from detc.cli.run.options import Device
 
 app = command()
+INTERRUPTED = 130  # as shells have it: 128 and the number of SIGINT
 
 
 @app.command()
@@ -33,7 +34,8 @@ def train(
 ) -> None:
     """Train a run.
 
-    Checkpoints, metrics, TensorBoard events, drawings and report.html go to the output folder.
+    Checkpoints, metrics, TensorBoard events, drawings and report.html go to the output folder. Ctrl-C stops
+    after the present step, with exit code 130; --resume goes on from there.
     """
     resolved = checked(spec, sets, run, as_json=json).run(run)
     from detc.runtime.api import default_folder
@@ -52,21 +54,26 @@ def train(
         max_iterations=max_iterations,
         draw=draw,
         plain=plain,
+        aside=json,
     )
+    interrupted = result.stopped == "interrupted"
     written = None
-    if report:
+    if report and not interrupted:
         from detc.runtime.run_report import write_run_report
 
         written = write_run_report(folder)
     if json:
         facts = {"out": folder, "best": result.best, "last": result.last, "report": written}
         found = {name: str(path) if path else None for name, path in facts.items()}
-        print_json({**found, "metrics": result.metrics, "best_metrics": result.best_metrics})
-        return
-    table(
-        [
-            ("checkpoint", str(result.best or result.last)),
-            ("metrics", str(folder / "metrics.jsonl")),
-            *([("report", str(written))] if written else []),
-        ]
-    )
+        numbers = {"metrics": result.metrics, "best_metrics": result.best_metrics}
+        print_json({**found, **numbers, "stopped": result.stopped})
+    elif not interrupted:
+        table(
+            [
+                ("checkpoint", str(result.best or result.last)),
+                ("metrics", str(folder / "metrics.jsonl")),
+                *([("report", str(written))] if written else []),
+            ]
+        )
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)

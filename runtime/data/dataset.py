@@ -188,7 +188,10 @@ def open_dataset(
             DET0905 if the filters leave no image, DET0605 if class spaces do not meet.
     """
     fields = options(data.fields)
-    annotations: Annotations = data.source.open(split, list(data.classes))
+    try:
+        annotations: Annotations = data.source.open(split, list(data.classes))
+    except DetError as fault:
+        raise fault.at(data.origin, "read for this") from fault
     tally = annotations.tally
     if tally.problems and fields.on_error == "stop":
         raise DetError(*(p.diagnostic() for p in tally.problems))

@@ -33,6 +33,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT, VERSION = "detc", 1
+FIELDS = {
+    "version": int,
+    "spec": str,
+    "run": str,
+    "classes": list,
+    "model": dict,
+    "metrics": dict,
+    "train": dict,
+}
 
 
 @dataclass
@@ -152,11 +161,14 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
             f"{path} is not a detc checkpoint",
             help="other programs' weights start a model: `node … from …`, `detc run train --init FILE`",
         )
-    if data["version"] > VERSION:
+    if isinstance(data.get("version"), int) and data["version"] > VERSION:
         raise error(
             "DET0911",
             f"{path} was written by a newer detc (layout {data['version']}, this one reads {VERSION})",
         )
+    wrong = [name for name, kind in FIELDS.items() if not isinstance(data.get(name), kind)]
+    if wrong:
+        raise error("DET0911", f"{path} is a damaged checkpoint: its `{'`, `'.join(wrong)}` cannot be used")
     return Checkpoint(
         data["spec"],
         data["run"],

@@ -38,6 +38,7 @@ def train(
     workers: int | None = None,
     draw: int = 8,
     plain: bool | None = None,
+    aside: bool = False,
     build: Callable[[Any], Any] | None = None,
 ) -> TrainResult:
     """Train the model of a resolved run on its data, by its recipe.
@@ -56,6 +57,7 @@ def train(
         workers: processes that prepare batches; the data declaration's number if None.
         draw: how many validation images to draw at the end.
         plain: True prints lines, False draws a bar; None decides by the terminal.
+        aside: progress goes to standard error.
         build: makes a program of a run; `compiler.program.build` if None. Must pickle if `procs` > 1.
 
     Raises:
@@ -77,6 +79,7 @@ def train(
         workers,
         draw,
         plain,
+        aside,
         build,
     )
     if procs > 1 and not ddp.launched():
@@ -100,6 +103,7 @@ class _Job:
     workers: int | None
     draw: int
     plain: bool | None
+    aside: bool
     build: Callable[[Any], Any] | None
 
 
@@ -160,7 +164,7 @@ def _train_on(job: _Job, device: torch.device) -> TrainResult:
 
     run = job.run
     world = ddp.join(device)
-    display: Display = make_display(job.plain) if world.first else Silent()
+    display: Display = make_display(job.plain, aside=job.aside) if world.first else Silent()
     spec: TrainSpec = run.train
     data: DataSpec = run.data
     set_seeds(spec.seed, 0)  # the same initial weights in every process

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 _PLAIN_SECONDS = 15.0
 
@@ -39,9 +39,10 @@ class Silent:
 
 
 class Plain:
-    """A line now and then, for logs and pipes."""
+    """A line now and then, for logs and pipes; `file` is standard output if None."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file = file
         self._total, self._first, self._began, self._last = 0, 0, 0.0, 0.0
 
     def start(self, total: int, done: int) -> None:
@@ -59,16 +60,16 @@ class Plain:
 
     def say(self, text: str) -> None:
         """Print a line at once."""
-        print(text, flush=True)
+        print(text, file=self._file or sys.stdout, flush=True)
 
     def stop(self) -> None:
         """Nothing is left open."""
 
 
 class Bar:
-    """A bar, drawn by rich."""
+    """A bar, drawn by rich; `file` is standard output if None."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: TextIO | None = None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -80,7 +81,7 @@ class Bar:
             TextColumn("{task.fields[values]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]} left", style="cyan"),
-            console=Console(stderr=False),
+            console=Console(file=file),
             refresh_per_second=4,
         )
         self._task: Any = None
@@ -106,11 +107,15 @@ class Bar:
         self._progress.stop()
 
 
-def make_display(plain: bool | None = None) -> Display:
-    """A bar on a terminal, lines elsewhere; `plain` decides if it is given."""
+def make_display(plain: bool | None = None, *, aside: bool = False) -> Display:
+    """A bar on a terminal, lines elsewhere; `plain` decides if it is given.
+
+    `aside` writes to standard error, and leaves standard output to results.
+    """
+    file = sys.stderr if aside else sys.stdout
     if plain is None:
-        plain = not sys.stdout.isatty()
-    return Plain() if plain else Bar()
+        plain = not file.isatty()
+    return Plain(file) if plain else Bar(file)
 
 
 def duration(seconds: float) -> str:

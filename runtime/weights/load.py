@@ -11,7 +11,7 @@ from torch import Tensor
 from detc.dsl.diagnostics import DetError, error
 from detc.dsl.source import Origin
 from detc.runtime.weights.keys import Mapped, map_keys
-from detc.runtime.weights.report import LoadReport
+from detc.runtime.weights.report import LoadReport, shorten
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +27,8 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     The names may be those of another project, if a key table turns every one of them into one of ours.
 
     Raises:
-        DetError: DET0902, listing what differs; the model is left as it was.
+        DetError: DET0902, listing what differs; DET0911 for weights that are not finite. The model is left as it
+            was.
     """
     target = model.state_dict()
     differences = _missing_and_more(state, target, source)
@@ -36,6 +37,7 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         if _missing_and_more(mapped, target, source):
             raise _other_model(source, differences)
         state = mapped
+    _refuse_not_finite(state, source)
     _copy(target, {k: v for k, v in state.items() if k in target})
 
 
@@ -68,7 +70,8 @@ def load_fitting(
         origin: the place of the `from`, for diagnostics.
 
     Raises:
-        DetError: DET0902 if fewer than half of the node's tensors fit: it is another model's file.
+        DetError: DET0902 if fewer than half of the node's tensors fit: it is another model's file; DET0911 for
+            weights that are not finite.
     """
     module = model.get_submodule(path)
     target = module.state_dict()
@@ -85,6 +88,7 @@ def load_fitting(
             report.skipped[name] = "not in this model"
         elif key not in fitting:
             report.skipped[name] = f"another shape ({_shape(tensor)} there, {_shape(target[key])} here)"
+    _refuse_not_finite(fitting, source, origin)
     report.missing = [k for k in wanted if k not in fitting and k not in mapped.state]
     _copy(target, fitting)
     return report
@@ -106,6 +110,19 @@ def _best(
         return direct
     inner.origin = {k: f"{path}.{v}" for k, v in inner.origin.items()}
     return inner
+
+
+def _refuse_not_finite(state: Mapping[str, Tensor], source: str, origin: Origin | None = None) -> None:
+    wrong = [k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())]
+    if wrong:
+        raise error(
+            "DET0911",
+            f"{source} holds weights that are not finite: the training that wrote it has diverged",
+            origin,
+            "asked for here",
+            notes=[f"NaN or infinity in {shorten(wrong, 6)}"],
+            help="take an earlier checkpoint",
+        )
 
 
 @torch.no_grad()
@@ -138,7 +155,8 @@ def _other_model(
     notes = differences[:_LIST]
     if len(differences) > _LIST:
         notes.append(f"… and {len(differences) - _LIST} more")
-    count = f": {found} of {wanted} tensors fit" if wanted else f": {len(differences)} tensors differ"
+    differ = "1 tensor differs" if len(differences) == 1 else f"{len(differences)} tensors differ"
+    count = f": {found} of {wanted} tensors fit" if wanted else f": {differ}"
     return error(
         "DET0902",
         f"{source} holds the weights of another model{count}",

@@ -9,6 +9,8 @@ theirs. Any other object is refused.
 from __future__ import annotations
 
 import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -33,6 +35,20 @@ INERT = (
 
 # Where programs put the state_dict, in order of preference.
 _NESTS = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "weights", "params")
+
+
+# What torch and pickle raise at bytes that are not theirs.
+_BROKEN = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    OSError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+)
+_GLOBAL = re.compile(r"\bGLOBAL (\w\S*)")
 
 
 class _Inert:
@@ -60,14 +76,22 @@ def read_file(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        with _stand_ins(path):
+        with _stand_ins(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of other pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
-        raise _refused(path, str(exc)) from exc
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as exc:
-        raise error(
-            "DET0911", f"{path} is not a weight file that torch can read: {_first_line(exc)}"
-        ) from exc
+        found = _GLOBAL.search(str(exc))
+        raise _refused(path, found[1] if found else "it holds more than a reader of tensors takes") from exc
+    except _BROKEN as exc:
+        raise _unreadable(path) from exc
+
+
+def _unreadable(path: Path) -> DetError:
+    return error(
+        "DET0911",
+        f"{path} is not a weight file that torch can read: it is cut short, or something else",
+        help="its size should be that of the file it was copied from",
+    )
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -96,7 +120,7 @@ def _stand_ins(path: Path) -> Any:
 def _refused(path: Path, what: str) -> DetError:
     return error(
         "DET0911",
-        f"{path} would run code when loaded ({what.strip().splitlines()[0]}), so it was not",
+        f"{path} could run code when loaded ({what.strip().splitlines()[0]}), so it was not",
         help='save its state_dict alone: `torch.save(model.state_dict(), "weights.pt")`, or as safetensors',
     )
 
