@@ -8,6 +8,7 @@ from detc.compiler import arith, functions
 from detc.compiler.attributes import attribute
 from detc.compiler.modules import Module, Named
 from detc.compiler.spec import Quantity, Size
+from detc.compiler.types import CLOCK
 from detc.compiler.values import (
     POISON,
     BoundArg,
@@ -325,13 +326,32 @@ def _binary(e: ast.Binary, s: Scope) -> Value:
     if len(wires) == 2:
         return _apply_with_params(ref, wires, e.span, origin, s)
     number = right if is_wire(left.data) else left
+    number = _in_unit(number, right if number is left else left, e.op, origin)
     data = number.data
     if isinstance(data, bool) or not isinstance(raw(number), (int, float)):
         raise error("DET0301", f"cannot combine a wire with {a_kind(number)}", origin, show(number))
     params = [BoundArg("scalar", Value(float(raw(number)), number.origin), number.origin)]
-    if number is left and e.op in "-/":
+    if wires[0].value is right and e.op in "-/":
         params.append(BoundArg("reverse", Value(True, origin), origin))
     return _apply_with_params(ref, (*wires, *params), e.span, origin, s)
+
+
+def _in_unit(number: Value, wire: Value, op: str, origin: Origin) -> Value:
+    """The number beside a wire; beside a part of the training clock it needs the unit of that, and loses it here."""
+    unit = CLOCK.get(getattr(getattr(wire.data, "type", None), "kind", ""))
+    data = number.data
+    given = data.unit if isinstance(data, Quantity) else None
+    if unit is None or (given is None and op in "*/"):
+        return number
+    if given != unit or op == "*":
+        raise error(
+            "DET0701",
+            f"cannot combine {show(number)} with a time in `{unit}`",
+            origin,
+            f"`{op}` wants a number of `{unit}` here" if op != "*" else "a time times a time is none",
+            secondary=[(number.origin, f"{show(number)} comes from here")],
+        )
+    return Value(float(data.value), number.origin)
 
 
 def _conditional(e: ast.Conditional, s: Scope) -> Value:

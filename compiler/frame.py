@@ -297,10 +297,11 @@ class Frame:
                 raise error(
                     "DET0207", f"a loss has no argument `{arg.name}`", arg.span, "a loss takes `weight`"
                 )
-            weight = self._weight(evaluate(arg.value, scope))
+            weight = self._weight(evaluate(arg.value, scope), origin_of(arg.value, scope))
         edit = settle(below.of_field("weight"), f"loss.{name}.weight", self.ctx.report)
         if edit is not None and isinstance(edit.stmt, ast.SetStmt):
-            weight = self._weight(new_value(edit))
+            given = new_value(edit)
+            weight = self._weight(given, given.origin)
         before, origin = collected.mark(self), Origin(stmt.span, scope.via)
         value = collected.evaluated(self, before, stmt.value, scope)
         if collected.collect(self, before, value, name, weight, picks, origin):
@@ -316,7 +317,7 @@ class Frame:
         wire, number = collected.weighted(self, value.data, weight, origin)
         self.ctx.loss(Loss(name, wire, number, origin))
 
-    def _weight(self, value: Value) -> float | Value:
+    def _weight(self, value: Value, place: Origin) -> float | Value:
         """A number, or a scalar that is known at run time."""
         if collected.is_scalar(value):
             return value
@@ -324,7 +325,7 @@ class Frame:
             raise error(
                 "DET0301",
                 f"a loss weight must be a number, not {a_kind(value)}",
-                value.origin,
+                place if isinstance(value.data, Wire) else value.origin,
                 show(value),
             )
         return float(value.data)

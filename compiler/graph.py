@@ -258,3 +258,8 @@ class Model:
     shadows: dict[str, Shadow] = field(default_factory=dict)
     views: dict[str, Origin] = field(default_factory=dict)  # inputs of training beside `image` and `truth`
     states: dict[str, State] = field(default_factory=dict)  # carried from frame to frame in inference
+
+    @property
+    def clocked(self) -> bool:
+        """True if training takes the clock, `input step: step`."""
+        return "step" in self.train

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from detc.compiler.dims import dim
 from detc.compiler.evaluate import Inputs, evaluate
 from detc.compiler.typecheck import check_port
-from detc.compiler.types import Image, Type, detections, instances, view
+from detc.compiler.types import Image, Type, clock, detections, instances, view
 from detc.compiler.values import POISON, Bundle, Poisoned, Value, WireArray
 from detc.dsl import ast
 from detc.dsl.diagnostics import did_you_mean, error
@@ -54,6 +54,13 @@ def root_input(frame: Frame, port: ast.InPort) -> Value:
         t = instances(masks=True)  # a data set that lacks what training reads of it is reported (DET0604)
     elif name == "detections":
         t = _detections(frame, port)
+    elif name == "step" and ctx.phase == "train":
+        return Value(ctx.input("step", clock(), origin), origin)
+    elif name == "step":
+        message = f"`{port.name}` is the training clock, which inference does not have"
+        raise error(
+            "DET0501", message, port.span, "a port of both phases", help="write: train { input step: step }"
+        )
     elif name == "view" and ctx.phase == "train" and port.name not in ("image", "truth", "step", "state"):
         t = view(Image(dim("h") * ctx.align, dim("w") * ctx.align))
         return Value(ctx.input(port.name, t, origin), origin)
@@ -66,7 +73,7 @@ def root_input(frame: Frame, port: ast.InPort) -> Value:
             "DET0304",
             f"a model cannot take a {name or 'value'} as input",
             port.span,
-            "use image, instances or detections",
+            "use image, instances, detections, view or step",
         )
     return Value(ctx.input("truth" if name == "instances" else name, t, origin), origin)
 
@@ -121,6 +128,9 @@ def bind_inputs(frame: Frame, inputs: Inputs) -> None:
             frame.names[name] = Slot(Value(None, frame.call), span=port.span, read=True)
             continue
         value = found if found is not None else from_outside(frame, name)  # type: ignore[assignment]
+        is_clock = isinstance(port.type, ast.TypeName) and port.type.name == "step"
+        if value is None and is_clock and frame.ctx.testing:
+            value = Value(frame.ctx.input(frame.ctx.unique("step"), clock(), frame.call), frame.call)
         if value is None:
             raise error(
                 "DET0309",
@@ -128,7 +138,9 @@ def bind_inputs(frame: Frame, inputs: Inputs) -> None:
                 frame.call,
                 "applied here",
                 secondary=[(port.span, "declared here")],
-                help=f"pass it: (…, {name} = …) -> …, or name a wire `{name}`",
+                help="the model takes the training clock: train { input step: step }"
+                if is_clock
+                else f"pass it: (…, {name} = …) -> …, or name a wire `{name}`",
             )
         if value.data is POISON:
             raise Poisoned

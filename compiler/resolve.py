@@ -128,14 +128,14 @@ class _Writer:
         return found
 
 
-def _names(graphs: list[DetGraph], order: list[Node]) -> dict[str, str]:
-    """A wire name for each node id, given in the order in which nodes are written."""
-    taken: dict[str, str] = {"image": "image", "truth": "truth", "detections": "detections"}
+def _names(graphs: list[DetGraph], order: list[Node], others: set[str]) -> dict[str, str]:
+    """A wire name for each node id, given in the order in which nodes are written; `others` stand for something else."""
+    taken: dict[str, str] = {name: name for name in ("image", "truth", "detections", "step")}
     taken |= {n.id: n.id for g in graphs for n in g.nodes() if getattr(n.type, "kind", "") == "view"}
     for graph in graphs:
         carried = [n.id for n in graph.nodes() if n.op is None and n.id.startswith("state.")]
         taken.update((id, id.removeprefix("state.")) for id in carried)
-    names = {*taken.values(), *KEYWORDS}
+    names = {*taken.values(), *KEYWORDS, *others}
     for node in order:
         if node.id in taken:
             continue
@@ -192,7 +192,8 @@ def model_text(model: Model, name: str = "Model") -> str:
     train, shared = paired(infer, _without_dead(model.train))
     model = replace(model, infer=infer, train=train)
     order = _order(model, shared)
-    names = _names([infer, train], [node for _, node in order])
+    nodes = {path.partition(".")[0].partition("[")[0] for path in (*model.weights, *model.shadows)}
+    names = _names([infer, train], [node for _, node in order], nodes)
     lines = [f"model {name} {{"]
     if "image" in model.infer or "image" in model.train:
         lines.append("  input image: image")
@@ -200,6 +201,8 @@ def model_text(model: Model, name: str = "Model") -> str:
         lines.append(f"  input detections: {capacity_text(model.infer.node('detections').type)}")
     if "truth" in model.train:
         lines.append("  train { input truth: instances }")
+    if model.clocked:
+        lines.append("  train { input step: step }")
     lines += [f"  train {{ input {view}: view }}" for view in model.views]
     lines += [f"  {n}" for n in root]
     lines += [f"  tie {own} = {other}" for own, other, _ in model.ties]

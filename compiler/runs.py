@@ -19,7 +19,7 @@ from detc.compiler.metrics import check_metrics
 from detc.compiler.modules import Module
 from detc.compiler.recipe import resolve_train
 from detc.compiler.selectors import matches
-from detc.compiler.spec import DataSpec, Sampling, TargetSpec, TrainSpec
+from detc.compiler.spec import DataSpec, Quantity, Sampling, TargetSpec, TrainSpec
 from detc.compiler.targets import resolve_target
 from detc.compiler.types import Map
 from detc.compiler.values import Construct, Labels, Poisoned, TemplateRef, Value, a_kind, kind_of, show
@@ -292,6 +292,7 @@ class RunResolver:
                             "DET0407", f"there is no pipeline `{switch.value}`", switch.origin, label
                         ).diagnostics
                     )
+            self._check_ramps(model, train)
             if not model.train.losses:
                 self.report.add(
                     *error(
@@ -315,6 +316,21 @@ class RunResolver:
                     severity=WARNING,
                 ).diagnostics
             )
+
+    def _check_ramps(self, model: Model, train: TrainSpec) -> None:
+        """Warn about a `Ramp` or `After` of the training clock that does not get to its end."""
+        for node in model.train.nodes():
+            end = getattr(node.op, "end", None) if getattr(node.op, "time", None) else None
+            if isinstance(end, Quantity) and end.unit == train.epochs.unit and end.value > train.epochs.value:
+                self.report.add(
+                    *error(
+                        "DET0703",
+                        f"this {type(node.op).__name__} ends at {end}, and the run after {train.epochs}",
+                        node.origin,
+                        f"{end} is beyond {train.epochs}",
+                        severity=WARNING,
+                    ).diagnostics
+                )
 
     def _check_shares(self, sample: Sampling, train: TrainSpec, place: Origin) -> None:
         """A batch (of one pass) has to divide into the shares of the sources."""

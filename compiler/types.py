@@ -22,6 +22,7 @@ from detc.compiler.dims import Dim, DimLike, dim
 from detc.dsl.source import Origin
 
 BATCH = dim("B")
+CLOCK = {"iterations": "it", "epochs": "ep"}  # kinds of scalars that count time, with their units
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,16 @@ def view(image: Image) -> Struct:
         ("matrix", tensor("B", 3, 3, kind="homography")),
     )
     return Struct("view", fields)
+
+
+def clock() -> Struct:
+    """The training clock `step`: scalars `iter`, `epoch` (with fractions) and `progress` (0 to 1)."""
+    parts = {
+        "iter": Tensor((), kind="iterations"),
+        "epoch": Tensor((), kind="epochs"),
+        "progress": Tensor(()),
+    }
+    return Struct("step", tuple(parts.items()))
 
 
 def struct(kind: str, **fields: Type) -> Struct:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from detc.compiler.dims import Dim
 from detc.compiler.ops._match import joined
 from detc.compiler.ops.base import Function, Op, Port
-from detc.compiler.types import Image, Map, Mismatch, Pyramid, Tensor, Type
+from detc.compiler.types import CLOCK, Image, Map, Mismatch, Pyramid, Tensor, Type
 
 OPERAND = (Map, Tensor, Pyramid)
 
@@ -26,6 +26,7 @@ class _Binary(Op):
     verb: ClassVar[str] = ""
     broadcast_channels: ClassVar[bool] = False
     function: ClassVar[str] = ""
+    keeps_unit: ClassVar[bool] = False  # a time plus a time is one
 
     scalar: float | None = None
     reverse: bool = False
@@ -37,7 +38,13 @@ class _Binary(Op):
         if b is None:
             if isinstance(a, Tensor) and a.dtype != "float32" and not float(self.scalar or 0).is_integer():
                 return replace(a, dtype="float32", kind="tensor")
-            return _loosened(a)
+            return a if self.keeps_unit and getattr(a, "kind", "") in CLOCK else _loosened(a)
+        units = [CLOCK.get(getattr(x, "kind", ""), "") for x in (a, b)]
+        if self.keeps_unit and units[0] != units[1]:
+            sides = tuple((i, f"in `{u}`" if u else "a plain number") for i, u in enumerate(units))
+            raise Mismatch("cannot combine times of different units", code="DET0701", inputs=sides)
+        if self.keeps_unit and units[0]:
+            return a
         return _loosened(joined(self.verb, a, b, broadcast_channels=self.broadcast_channels))
 
     def torch(self, a: Type, b: Type | None = None) -> Function:  # type: ignore[override]
@@ -57,6 +64,7 @@ class Add(_Binary):
     module = "std.ops"
     verb = "add"
     function = "add"
+    keeps_unit = True
 
 
 class Sub(_Binary):
@@ -65,6 +73,7 @@ class Sub(_Binary):
     module = "std.ops"
     verb = "subtract"
     function = "sub"
+    keeps_unit = True
 
 
 class Mul(_Binary):

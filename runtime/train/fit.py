@@ -19,6 +19,8 @@ from detc.runtime.train.ddp import World, synchronise
 from detc.runtime.train.ema import WeightAverage
 from detc.runtime.train.log import JsonLines, Sink, TensorBoard
 from detc.runtime.train.loop import Feed, Loop, Options
+from detc.runtime.train.moment import moment_of
+from detc.runtime.train.norms import native_norms
 from detc.runtime.train.optim import base_rate, build_optimizer
 from detc.runtime.train.precision import Precision
 from detc.runtime.train.progress import Display, Silent
@@ -153,6 +155,7 @@ def fit(
         channels_last=channels_last,
         views=tuple(getattr(program.spec, "views", ())) if hasattr(program, "spec") else (),
         shadows=shadows,
+        moment=moment_of(program, clock, device),
     )
     primary = stop.metric if isinstance(stop, EarlyStop) else getattr(validate, "primary", "ap")
     pieces = {name: piece for name, piece in spec.lr.items() if isinstance(piece, Piece)}
@@ -209,7 +212,10 @@ def fit(
 
 def _forward(program: Any, device: torch.device, world: World, compile: bool) -> tuple[Any, Any]:
     """The callable of a forward pass, and the DDP wrapper if there is one."""
-    graph: Any = torch.compile(program.train_graph, fullgraph=True) if compile else program.train_graph
+    if compile:
+        graph: Any = torch.compile(program.train_graph, fullgraph=True)
+    else:
+        graph = native_norms(program.train_graph) if device.type == "cpu" else program.train_graph
     if world.size == 1:
         return graph, None
     used = {id(p) for p in program.train_graph.parameters()}

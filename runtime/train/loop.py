@@ -156,6 +156,7 @@ class Loop:
             self._data_seconds += time.monotonic() - mark
             self._whole = False
             lr = self.plan.apply(self.step.optimizer, progress.done)
+            self.step.done = progress.done
             self.ring.add(self.step(group))
             progress.done += 1
             self._images += sum(len(b["image"]["pixels"]) for b in group) * self.world.size

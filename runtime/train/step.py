@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
 
     from detc.runtime.data.later import Later
+    from detc.runtime.train.moment import Moment
     from detc.runtime.train.shadow import Shadows
 
 Batch = Mapping[str, Any]  # as `runtime.data.collate` makes them
@@ -86,6 +87,7 @@ class Step:
         clip: the largest norm of all gradients together; None does not clip.
         views: the views that the train graph takes beside image and truth.
         shadows: moved after each step.
+        moment: gives the training clock to a train graph that takes it; `done` says where the training is.
     """
 
     def __init__(
@@ -101,10 +103,12 @@ class Step:
         channels_last: bool = False,
         views: Sequence[str] = (),
         shadows: Shadows | None = None,
+        moment: Moment | None = None,
     ) -> None:
         self.forward, self.optimizer, self.precision, self.device = forward, optimizer, precision, device
         self.clip, self.average, self.synchronised = clip, average, synchronised
         self.channels_last, self.views, self.shadows = channels_last, tuple(views), shadows
+        self.moment, self.done = moment, 0
         self.parameters = [p for g in optimizer.param_groups for p in g["params"]]
 
     def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
@@ -139,7 +143,9 @@ class Step:
         """What the train graph takes: `image`, `truth` and its views, on the device, after batch steps."""
         later = batch.get("later")
         main = self._part(batch, later)
-        inputs = {"image": main["image"], "truth": main["truth"]}
+        inputs: dict[str, Any] = {"image": main["image"], "truth": main["truth"]}
+        if self.moment is not None:
+            inputs["step"] = self.moment.at(self.done)
         for view in self.views:
             part = self._part(batch["views"][view], later)
             inputs[view] = {k: part[k] for k in ("image", "truth", "matrix")}
