@@ -7,11 +7,11 @@
 
 namespace detc {
 
-inline constexpr int64_t kMaxLevels = 16;
+inline constexpr int64_t kMaxAttentionLevels = 16;
 
 struct MsDeformAttn {
   int64_t images, positions, heads, channels, levels, queries, points;
-  int64_t height[kMaxLevels], width[kMaxLevels], start[kMaxLevels];  // of each level, in pixels
+  int64_t height[kMaxAttentionLevels], width[kMaxAttentionLevels], start[kMaxAttentionLevels];  // of each level, in pixels
 };
 
 // value [B,S,M,D], locations [B,Q,M,L,P,2] (x, y in [0, 1]), weights [B,Q,M,L,P], out [B,Q,M,D]. CPU: float32 and float64.

@@ -100,7 +100,7 @@ DETC_HD RoiGeometry<A> roi_geometry(const RoiAlignArgs& args, int64_t roi) {
 // One axis of one sample: two pixels and their weights. False: outside, the sample is zero.
 template <class A>
 DETC_HD bool roi_sample(A at, int64_t size, int64_t* low, int64_t* high, A* weight_high) {
-  if (at < A(-1) || at > static_cast<A>(size)) return false;
+  if (!(at >= A(-1) && at <= static_cast<A>(size))) return false;  // NaN too: a roi as large as floats go has such samples
   if (at <= A(0)) at = A(0);
   *low = static_cast<int64_t>(at);
   if (*low >= size - 1) {

@@ -93,6 +93,33 @@ def sizes(tensor: str, names: str) -> str:
     return "".join(lines)
 
 
+def number(name: str, attribute: str) -> str:
+    """Statements that bind a whole-number attribute: ``<name>_s``, and ``<name>``, a list of one."""
+    return f"  {name}_s = Constant <value_int: int = @{attribute}> ()\n  {name} = Reshape ({name}_s, i1)\n"
+
+
+def sound_rois(batch: str) -> str:
+    """Statements about ``rois_f`` [R, 5]: ``usable`` (of an image, all numbers finite), and ``image`` (int64) and
+    ``boxes`` [R, 4], zero where it is not."""
+    return f"""
+  itself = Sub (rois_f, rois_f)
+  unsound = ReduceSum (itself, i1)
+  finite = Equal (unsound, f0)
+  one_four = Constant <value_ints: ints = [1, 4]> ()
+  index_f, boxes_raw = Split <axis = 1> (rois_f, one_four)
+  from_first = GreaterOrEqual (index_f, f0)
+  to_last = Less (index_f, {batch})
+  of_image = And (from_first, to_last)
+  usable = And (of_image, finite)
+  boxes = Where (usable, boxes_raw, f0)
+  index_safe = Where (usable, index_f, f0)
+  image_1 = Cast <to = 7> (index_safe)
+  image = Squeeze (image_1, i1)
+  i2_i3 = Constant <value_ints: ints = [2, 3]> ()
+  usable_4 = Unsqueeze (usable, i2_i3)
+"""
+
+
 def function(header: str, body: str) -> str:
     """A whole function at opset 18, blank lines removed."""
     lines = [line for line in body.splitlines() if line.strip()]

@@ -1,4 +1,5 @@
-"""`multilevel_roi_align` in ONNX: each level pools only its own boxes, so the work is that of one level.
+"""`multilevel_roi_align` in ONNX: each level pools only its own boxes, so the work is that of one level. And
+`roi_align` over one map.
 
 The function has a name per number of levels, since a function's inputs are fixed.
 """
@@ -11,6 +12,8 @@ from typing import Any
 
 from onnxscript import BOOL, FLOAT, script
 from onnxscript.values import Opset
+
+from detc.nativeops.onnx_bodies._taps import CONSTANTS, function, sizes, sound_rois
 
 detc = Opset("detc", 1)
 MAX_LEVELS = 6
@@ -189,5 +192,69 @@ def _text(levels: int) -> Callable[[], str]:
     return lambda: _body(levels)
 
 
-TRANSLATIONS: dict[str, Any] = {"multilevel_roi_align": translate}
-FUNCTIONS = {f"MultilevelRoiAlign{n}": _text(n) for n in _BY_LEVELS}
+@script(detc, default_opset=detc)
+def _single(
+    feature: FLOAT,
+    rois: FLOAT,
+    spatial_scale: float,
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+    half: str,
+) -> FLOAT:
+    return detc.RoiAlign(
+        feature,
+        rois,
+        spatial_scale=spatial_scale,
+        pooled_height=pooled_height,
+        pooled_width=pooled_width,
+        sampling_ratio=sampling_ratio,
+        half=half,
+    )
+
+
+def translate_single(
+    feature,  # type: ignore[no-untyped-def]
+    rois,
+    spatial_scale: float,
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+    aligned: bool,
+):
+    """The exporter's rule for one map."""
+    return _single(
+        feature,
+        rois,
+        spatial_scale=float(spatial_scale),
+        pooled_height=int(pooled_height),
+        pooled_width=int(pooled_width),
+        sampling_ratio=int(sampling_ratio),
+        half="half_pixel" if aligned else "output_half_pixel",
+    )
+
+
+_SINGLE = f"""
+{CONSTANTS}
+{sizes("feature", "B C H W")}
+  rois_f = Cast <to = 1> (rois)
+{sound_rois("B_f")}
+  feature_f = Cast <to = 1> (feature)
+  pooled = RoiAlign <output_height: int = @pooled_height, output_width: int = @pooled_width, sampling_ratio: int = @sampling_ratio, spatial_scale: float = @spatial_scale, coordinate_transformation_mode: string = @half, mode = "avg"> (feature_f, boxes, image)
+  out_f = Where (usable_4, pooled, f0)
+  out = CastLike (out_f, feature)
+"""
+
+
+def _single_text() -> str:
+    header = (
+        "RoiAlign <spatial_scale, pooled_height, pooled_width, sampling_ratio, half> (feature, rois) => (out)"
+    )
+    return function(header, _SINGLE)
+
+
+TRANSLATIONS: dict[str, Any] = {"multilevel_roi_align": translate, "roi_align": translate_single}
+FUNCTIONS = {
+    **{f"MultilevelRoiAlign{n}": _text(n) for n in _BY_LEVELS},
+    "RoiAlign": _single_text,
+}

@@ -1,4 +1,4 @@
-"""What several op families share: gradients of a reference, and the common dtype under autocast."""
+"""What several op families share: checks of inputs, gradients of a reference, the common dtype under autocast."""
 
 from __future__ import annotations
 
@@ -24,13 +24,65 @@ def gradients_of(
     return tuple(g.detach() for g in grads)
 
 
+def check(op: str, name: str, tensor: torch.Tensor, layout: str) -> None:
+    """Refuse a tensor without the axes that ``layout`` (``"[B, C, H, W]"``) names.
+
+    Raises:
+        ValueError: it has more or fewer axes.
+    """
+    if tensor.dim() != layout.count(",") + 1:
+        raise ValueError(f"{op}: {name} must be {layout}, got {tuple(tensor.shape)}")
+
+
+def check_floating(op: str, name: str, tensor: torch.Tensor) -> None:
+    """Refuse whole numbers, booleans and complex numbers.
+
+    Raises:
+        TypeError: the tensor holds no real floating-point numbers.
+    """
+    if not tensor.is_floating_point():
+        raise TypeError(f"{op}: {name} must be floating point, got {tensor.dtype}")
+
+
+def check_bool(op: str, name: str, tensor: torch.Tensor) -> None:
+    """Refuse masks that are not boolean.
+
+    Raises:
+        TypeError: another dtype.
+    """
+    if tensor.dtype != torch.bool:
+        raise TypeError(f"{op}: {name} must be bool, got {tensor.dtype}")
+
+
+def check_device(op: str, *tensors: torch.Tensor | None) -> None:
+    """Refuse tensors of several devices: a kernel trusts that it may read all of its inputs.
+
+    Raises:
+        ValueError: they are not all on one.
+    """
+    device = None
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if device is None:
+            device = tensor.device
+        elif tensor.device != device:
+            raise ValueError(f"{op}: inputs are on {device} and on {tensor.device}, not on one device")
+
+
 def widest(*tensors: torch.Tensor | None) -> torch.dtype:
-    """The dtype that holds all of them (an op's kernels take one dtype)."""
+    """The dtype that holds all of them (an op's kernels take one dtype).
+
+    Raises:
+        TypeError: there is no floating-point tensor among them.
+    """
     present = [t.dtype for t in tensors if t is not None]
     dtype = present[0]
     for other in present[1:]:
         # Guarded because torch.export records promote_types as a node of the graph.
         dtype = dtype if dtype == other else torch.promote_types(dtype, other)
+    if not dtype.is_floating_point:
+        raise TypeError(f"expected floating-point tensors, got {', '.join(map(str, present))}")
     return dtype
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detc.nativeops.ops._common import constant, widest
+from detc.nativeops.ops._common import check_bool, check_device, constant, widest
 from detc.nativeops.reference import box_iou as reference
 from detc.nativeops.registry import native_op
 
@@ -71,13 +71,14 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, *, kind: str = "iou", aligned: bool 
         ``[*, N, M]``; aligned: the shape of boxes1 without the 4.
 
     Raises:
-        ValueError: shapes that do not fit or an unknown kind.
+        ValueError: shapes that do not fit, two devices or an unknown kind. TypeError: no floating-point numbers.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}: {kind!r}")
     lead = slice(None, -1) if aligned else slice(None, -2)
     if (
         boxes1.dim() < 2 - aligned
+        or boxes2.dim() != boxes1.dim()
         or boxes1.shape[-1] != 4
         or boxes2.shape[-1] != 4
         or boxes1.shape[lead] != boxes2.shape[lead]
@@ -85,6 +86,7 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, *, kind: str = "iou", aligned: bool 
         raise ValueError(
             f"boxes must be [*, N, 4] and [*, M, 4]: {tuple(boxes1.shape)}, {tuple(boxes2.shape)}"
         )
+    check_device("box_iou", boxes1, boxes2)
     dtype = widest(boxes1, boxes2)
     boxes1, boxes2 = (b if b.dtype == dtype else b.to(dtype) for b in (boxes1, boxes2))
     if aligned:
@@ -128,7 +130,7 @@ def max_iou_assign(
         overlapped most (ties: the first), 0 in an image without truths. Neither carries gradients.
 
     Raises:
-        ValueError: shapes or options that do not fit.
+        ValueError: shapes, devices or options that do not fit. TypeError: dtypes that do not.
     """
     if low_quality not in LOW_QUALITY:
         raise ValueError(f"low_quality must be one of {', '.join(LOW_QUALITY)}: {low_quality!r}")
@@ -140,11 +142,14 @@ def max_iou_assign(
         or boxes.shape[-1] != 4
         or truths.shape[-1] != 4
         or valid.shape != truths.shape[:2]
+        or (boxes.dim() == 3 and boxes.shape[0] != truths.shape[0])
     ):
         raise ValueError(
             f"boxes must be [N, 4] or [B, N, 4], truths [B, G, 4], valid [B, G]: "
             f"{tuple(boxes.shape)}, {tuple(truths.shape)}, {tuple(valid.shape)}"
         )
+    check_bool("max_iou_assign", "valid", valid)
+    check_device("max_iou_assign", boxes, truths, valid)
     dtype = widest(boxes, truths)
     return _max_iou_assign(
         constant(boxes, dtype), constant(truths, dtype), valid, positive, negative, min_positive, low_quality

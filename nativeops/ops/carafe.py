@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from detc.nativeops.ops._common import cast, gradients_of, widest
+from detc.nativeops.ops._common import cast, check, check_device, gradients_of, widest
 from detc.nativeops.reference.carafe import carafe as reference
 from detc.nativeops.registry import native_op
 
@@ -62,8 +62,10 @@ def carafe(
     Differentiable in both tensors. Mixed dtypes are computed in the widest; the result has ``x``'s dtype.
 
     Raises:
-        ValueError: shapes or options that do not fit.
+        ValueError: shapes, devices or options that do not fit. TypeError: no floating-point numbers.
     """
+    check("carafe", "x", x_BCHW, "[B, C, H, W]")
+    check_device("carafe", x_BCHW, kernels)
     B, C, H, W = x_BCHW.shape
     if kernel_size < 1 or kernel_size % 2 == 0 or groups < 1 or C % groups or scale < 1:
         raise ValueError(

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from detc.nativeops.ops._common import gradients_of
+from detc.nativeops.ops._common import check, check_floating, gradients_of
 from detc.nativeops.reference.corner_pool import DIRECTIONS
 from detc.nativeops.reference.corner_pool import corner_pool as reference
 from detc.nativeops.registry import native_op
@@ -50,8 +50,10 @@ def corner_pool(x_BCHW: torch.Tensor, direction: str) -> torch.Tensor:
     NaN propagates. The gradient goes to the maximum, on ties to the one nearest to the output.
 
     Raises:
-        ValueError: unknown direction.
+        ValueError: unknown direction, or another number of axes. TypeError: no floating-point numbers.
     """
     if direction not in DIRECTIONS:
         raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
+    check("corner_pool", "x", x_BCHW, "[B, C, H, W]")
+    check_floating("corner_pool", "x", x_BCHW)
     return _op(x_BCHW, direction)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from detc.nativeops.ops._common import cast, cast_some, gradients_of, pair, widest
+from detc.nativeops.ops._common import cast, cast_some, check, check_device, gradients_of, pair, widest
 from detc.nativeops.reference.deform_conv2d import deform_conv2d as reference
 from detc.nativeops.reference.deform_conv2d import output_size
 from detc.nativeops.registry import native_op
@@ -114,10 +114,10 @@ def deform_conv2d(
     tensors. Semantics are those of ``torchvision.ops.deform_conv2d``.
 
     Raises:
-        ValueError: shapes that do not fit each other.
+        ValueError: shapes or devices that do not fit each other. TypeError: no floating-point numbers.
     """
     strides, paddings, dilations = pair(stride), pair(padding), pair(dilation)
-    _check(x_BCHW, offset, weight, mask, strides, paddings, dilations)
+    _check(x_BCHW, offset, weight, bias, mask, strides, paddings, dilations)
     wide = widest(x_BCHW, offset, weight, bias, mask)
     out = _op(
         cast(x_BCHW, wide),
@@ -136,13 +136,22 @@ def _check(
     x: torch.Tensor,
     offset: torch.Tensor,
     weight: torch.Tensor,
+    bias: torch.Tensor | None,
     mask: torch.Tensor | None,
     stride: _Ints,
     padding: _Ints,
     dilation: _Ints,
 ) -> None:
+    check("deform_conv2d", "x", x, "[B, C, H, W]")
+    check("deform_conv2d", "offset", offset, "[B, 2*G*kH*kW, oH, oW]")
+    check("deform_conv2d", "weight", weight, "[O, C/groups, kH, kW]")
+    check_device("deform_conv2d", x, offset, weight, bias, mask)
     B, C, H, W = x.shape
     O, per_group, kH, kW = weight.shape
+    if min(C, O, per_group, kH, kW) < 1:
+        raise ValueError(f"weight {tuple(weight.shape)} for {C} channels: no axis may be empty")
+    if bias is not None and tuple(bias.shape) != (O,):
+        raise ValueError(f"bias is {tuple(bias.shape)}, expected {(O,)}")
     if min(*stride, *dilation) < 1 or min(padding) < 0:
         raise ValueError(
             f"stride and dilation must be >= 1 and padding >= 0: {stride}, {dilation}, {padding}"

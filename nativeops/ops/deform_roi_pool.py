@@ -7,7 +7,16 @@ from typing import Any
 
 import torch
 
-from detc.nativeops.ops._common import cast, cast_some, constant, gradients_of, pair, widest
+from detc.nativeops.ops._common import (
+    cast,
+    cast_some,
+    check,
+    check_device,
+    constant,
+    gradients_of,
+    pair,
+    widest,
+)
 from detc.nativeops.reference.deform_roi_pool import deform_roi_pool as _pool
 from detc.nativeops.registry import native_op
 
@@ -90,9 +99,11 @@ def deform_roi_pool(
     ``x``'s dtype.
 
     Raises:
-        ValueError: shapes or options that do not fit.
+        ValueError: shapes, devices or options that do not fit. TypeError: no floating-point numbers.
     """
     bins = pair(output_size)
+    check("deform_roi_pool", "x", x_BCHW, "[B, C, H, W]")
+    check_device("deform_roi_pool", x_BCHW, rois_N5, offset_N2pq)
     if rois_N5.dim() != 2 or rois_N5.shape[1] != 5:
         raise ValueError(f"rois must be [N, 5], got {tuple(rois_N5.shape)}")
     if min(bins) < 1 or sampling < 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detc.nativeops.ops._common import constant
+from detc.nativeops.ops._common import check_bool, check_device, constant
 from detc.nativeops.reference import dynamic_soft_label as reference
 from detc.nativeops.registry import native_op
 
@@ -56,12 +56,24 @@ def dynamic_soft_label(
         truth or 0.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes or devices that do not fit. TypeError: ``valid`` is not bool. RuntimeError: a valid
+            truth's label is outside 0..C-1.
     """
     if logits.dim() != 3 or boxes.shape != (*logits.shape[:2], 4):
         raise ValueError(f"logits are [B, N, C] and boxes [B, N, 4]: {_shapes(logits, boxes)}")
     if truth.dim() != 3 or labels.shape != truth.shape[:2] or valid.shape != truth.shape[:2]:
         raise ValueError(f"truth is [B, G, 4], labels and valid [B, G]: {_shapes(truth, labels, valid)}")
+    if points.shape != (logits.shape[1], 2) or strides.shape != points.shape[:1] or truth.shape[2] != 4:
+        raise ValueError(
+            f"points are [N, 2], strides [N] and truth [B, G, 4]: {_shapes(points, strides, truth, logits)}"
+        )
+    if truth.shape[0] != logits.shape[0]:
+        raise ValueError(f"logits and truth are of as many images: {_shapes(logits, truth)}")
+    if topk < 1:
+        raise ValueError(f"topk must be positive: {topk}")
+    check_bool("dynamic_soft_label", "valid", valid)
+    check_device("dynamic_soft_label", points, strides, logits, boxes, truth, labels, valid)
+    labels = constant(labels, torch.int64)
     floats = [constant(t, torch.float32) for t in (points, strides, logits, boxes, truth)]
     return _dynamic_soft_label(*floats, labels, valid, topk, float(radius), float(iou_weight))
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detc.nativeops.ops._common import constant
+from detc.nativeops.ops._common import check_device, check_floating, constant
 from detc.nativeops.reference import focal_loss as reference
 from detc.nativeops.registry import native_op
 
@@ -59,6 +59,10 @@ def _call(
         raise ValueError(f"reduction must be none, sum or mean: {reduction!r}")
     if gamma < 0:
         raise ValueError(f"gamma must not be negative: {gamma}")
+    check_floating("focal loss", "logits", logits)
+    check_device("focal loss", logits, targets, weights)
+    if logits.dim() == 0:
+        raise ValueError("logits must be [..., C], got one number")
     labels = not targets.dtype.is_floating_point
     if targets.shape != (logits.shape[:-1] if labels else logits.shape):
         raise ValueError(
@@ -97,7 +101,7 @@ def sigmoid_focal_loss(
             float32 for 16-bit logits.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes or devices that do not fit. TypeError: logits that are no floating-point numbers.
     """
     return _call(logits, targets, weights, "focal", alpha, gamma, reduction)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from detc.nativeops.ops._common import check, check_bool, check_device, check_floating
 from detc.nativeops.reference.linear_assignment import linear_assignment as reference
 from detc.nativeops.registry import native_op
 
@@ -47,6 +48,22 @@ def linear_assignment(
         ``scipy.optimize.linear_sum_assignment`` where every pair is allowed. Ties go to the lower index, on
         every device alike. Not differentiable.
 
+    Raises:
+        ValueError: shapes or devices that do not fit. TypeError: costs that are no floating-point numbers, masks
+            that are not bool.
+
     Method: shortest augmenting paths (Jonker and Volgenant 1987; Crouse 2016).
     """
+    check("linear_assignment", "cost", cost_BNM, "[B, N, M]")
+    check_floating("linear_assignment", "cost", cost_BNM)
+    check_device("linear_assignment", cost_BNM, row_valid_BN, col_valid_BM)
+    B, N, M = cost_BNM.shape
+    for name, valid, size in (("row_valid", row_valid_BN, N), ("col_valid", col_valid_BM, M)):
+        if valid is None:
+            continue
+        check_bool("linear_assignment", name, valid)
+        if valid.shape != (B, size):
+            raise ValueError(
+                f"linear_assignment: {name} must be {(B, size)} for a cost of {(B, N, M)}, got {tuple(valid.shape)}"
+            )
     return Assignment(*_op(cost_BNM.detach(), row_valid_BN, col_valid_BM))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from detc.nativeops.ops._common import constant, widest
+from detc.nativeops.ops._common import check, check_device, constant, widest
 from detc.nativeops.reference.mask_paste import mask_paste as reference
 from detc.nativeops.registry import native_op
 
@@ -37,6 +37,17 @@ def mask_paste(
             mask) reaches it; other pixels are never set.
 
     Not differentiable. The interpolation is that of Detectron2's and MMDetection's paste.
+
+    Raises:
+        ValueError: shapes or devices that do not fit, a negative size. TypeError: no floating-point numbers.
     """
+    check("mask_paste", "masks", masks_Nmk, "[N, m, k]")
+    if boxes_N4.dim() != 2 or boxes_N4.shape[1] != 4 or boxes_N4.shape[0] != masks_Nmk.shape[0]:
+        raise ValueError(
+            f"mask_paste: boxes must be [N, 4] for masks {tuple(masks_Nmk.shape)}, got {tuple(boxes_N4.shape)}"
+        )
+    if height < 0 or width < 0:
+        raise ValueError(f"mask_paste: the image's size must not be negative: {height} x {width}")
+    check_device("mask_paste", masks_Nmk, boxes_N4)
     wide = widest(masks_Nmk, boxes_N4)
     return _op(constant(masks_Nmk, wide), constant(boxes_N4, wide), height, width, float(threshold))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from detc.nativeops.ops._common import cast, cast_some, pair, widest
+from detc.nativeops.ops._common import cast, cast_some, check, check_device, pair, widest
 from detc.nativeops.reference.deform_conv2d import output_size
 from detc.nativeops.reference.masked_conv2d import masked_conv2d as reference
 from detc.nativeops.registry import native_op
@@ -73,13 +73,20 @@ def masked_conv2d(
     ``x``'s dtype.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes or devices that do not fit. TypeError: no floating-point numbers.
     """
     strides, paddings = pair(stride), pair(padding)
+    check("masked_conv2d", "x", x_BCHW, "[B, C, H, W]")
+    check("masked_conv2d", "weight", weight, "[O, C, kH, kW]")
+    check_device("masked_conv2d", x_BCHW, mask_Bhw, weight, bias)
     B, C, H, W = x_BCHW.shape
-    _, per_filter, kH, kW = weight.shape
-    if C != per_filter:
+    O, per_filter, kH, kW = weight.shape
+    if C != per_filter or min(C, O, kH, kW) < 1:
         raise ValueError(f"weight {tuple(weight.shape)} does not fit {C} input channels")
+    if min(strides) < 1 or min(paddings) < 0:
+        raise ValueError(f"stride must be >= 1 and padding >= 0: {strides}, {paddings}")
+    if bias is not None and tuple(bias.shape) != (O,):
+        raise ValueError(f"bias is {tuple(bias.shape)}, expected {(O,)}")
     expected = (
         B,
         output_size(H, kH, strides[0], paddings[0], 1),

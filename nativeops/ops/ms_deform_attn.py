@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
-from detc.nativeops.ops._common import cast, gradients_of, widest
+from detc.nativeops.ops._common import cast, check, check_device, gradients_of, widest
 from detc.nativeops.reference.ms_deform_attn import level_sizes
 from detc.nativeops.reference.ms_deform_attn import ms_deform_attn as reference
 from detc.nativeops.registry import native_op
+
+MOST_LEVELS = 16
 
 
 def _reference_backward(
@@ -74,12 +76,29 @@ def ms_deform_attn(
     the three tensors.
 
     Raises:
-        ValueError: ``spatial_shapes`` does not cover ``S`` positions.
+        ValueError: ``spatial_shapes`` does not cover ``S`` positions; shapes or devices that do not fit.
+        TypeError: no floating-point numbers.
     """
+    check("ms_deform_attn", "value", value_BSMD, "[B, S, M, D]")
+    check("ms_deform_attn", "locations", locations_BQMLP2, "[B, Q, M, L, P, 2]")
+    check("ms_deform_attn", "weights", weights_BQMLP, "[B, Q, M, L, P]")
+    check_device("ms_deform_attn", value_BSMD, locations_BQMLP2, weights_BQMLP)
     flat = [int(n) for item in spatial_shapes for n in (item if isinstance(item, (tuple, list)) else (item,))]
     positions = sum(height * width for height, width in level_sizes(flat))
     if positions != value_BSMD.shape[1]:
         raise ValueError(f"spatial_shapes cover {positions} positions, value has {value_BSMD.shape[1]}")
+    B, Q, M, L, P = weights_BQMLP.shape
+    if (
+        (B, M) != (value_BSMD.shape[0], value_BSMD.shape[2])
+        or locations_BQMLP2.shape != (B, Q, M, L, P, 2)
+        or 2 * L != len(flat)
+    ):
+        raise ValueError(
+            f"ms_deform_attn: locations {tuple(locations_BQMLP2.shape)} and weights {tuple(weights_BQMLP.shape)} do "
+            f"not fit {len(flat) // 2} levels and a value of {tuple(value_BSMD.shape)}"
+        )
+    if L > MOST_LEVELS:
+        raise ValueError(f"ms_deform_attn: at most {MOST_LEVELS} levels, got {L}")
     wide = widest(value_BSMD, locations_BQMLP2, weights_BQMLP)
     out = _op(cast(value_BSMD, wide), flat, cast(locations_BQMLP2, wide), cast(weights_BQMLP, wide))
     return cast(out, value_BSMD.dtype)

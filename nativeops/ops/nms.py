@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detc.nativeops.ops._common import constant, widest
+from detc.nativeops.ops._common import check_bool, check_device, constant, widest
 from detc.nativeops.reference import nms as reference
 from detc.nativeops.registry import native_op
 
@@ -105,7 +105,7 @@ def batched_nms(
         valid: ``[B, N]`` bool; False takes a (padded) box out.
 
     Raises:
-        ValueError: shapes that do not fit or an unknown method.
+        ValueError: shapes or devices that do not fit or an unknown method. TypeError: dtypes that do not.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}: {method!r}")
@@ -117,14 +117,23 @@ def batched_nms(
         raise ValueError(
             f"scores must be [B, N, C] or [B, N] for boxes {tuple(boxes.shape)}: {tuple(scores.shape)}"
         )
-    if labels is not None and scores.dim() != 2:
-        raise ValueError("labels go with scores of shape [B, N]")
+    if labels is not None and (scores.dim() != 2 or labels.shape != scores.shape):
+        raise ValueError(
+            f"labels go with scores of shape [B, N] and are as many: {tuple(labels.shape)}, {tuple(scores.shape)}"
+        )
+    if labels is not None and labels.is_floating_point():
+        raise TypeError(f"labels must be whole numbers, got {labels.dtype}")
+    if valid is not None and valid.shape != boxes.shape[:2]:
+        raise ValueError(f"valid must be [B, N] for boxes {tuple(boxes.shape)}: {tuple(valid.shape)}")
+    check_device("batched_nms", boxes, scores, labels, valid)
     if keep < 0 or pre_topk < 0:
         raise ValueError(f"keep and pre_topk must not be negative: {keep}, {pre_topk}")
     scores = scores if scores.dim() == 3 else scores[..., None]
     dtype = widest(boxes, scores)
     boxes, scores = constant(boxes, dtype), constant(scores, dtype)
+    labels = None if labels is None else constant(labels, torch.int64)
     if valid is not None:
+        check_bool("batched_nms", "valid", valid)
         scores = scores.masked_fill(~valid[..., None], -math.inf)
     B, N, C = scores.shape
     if boxes.dim() == 4:
@@ -159,11 +168,20 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     the data.
 
     Args:
-        boxes: ``[N, 4]`` x1 y1 x2 y2 (or rotated ``[N, 5]``). scores: ``[N]``, same dtype. iou_threshold:
-            strict.
+        boxes: ``[N, 4]`` x1 y1 x2 y2 (or rotated ``[N, 5]``). scores: ``[N]``. Of two dtypes, the wider is computed
+            in. iou_threshold: strict.
 
     Returns:
         int64 ``[M]``: indices kept, by descending score, ties by index, NaN scores first (as torch.sort has
         them).
+
+    Raises:
+        ValueError: shapes or devices that do not fit. TypeError: no floating-point numbers.
     """
-    return _nms(constant(boxes, boxes.dtype), constant(scores, boxes.dtype), iou_threshold)
+    if boxes.dim() != 2 or boxes.shape[1] not in (4, 5) or scores.shape != boxes.shape[:1]:
+        raise ValueError(
+            f"nms: boxes must be [N, 4] or [N, 5] and scores [N]: {tuple(boxes.shape)}, {tuple(scores.shape)}"
+        )
+    check_device("nms", boxes, scores)
+    dtype = widest(boxes, scores)
+    return _nms(constant(boxes, dtype), constant(scores, dtype), iou_threshold)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from detc.nativeops.ops._common import cast, gradients_of, widest
+from detc.nativeops.ops._common import cast, check, check_device, gradients_of, widest
 from detc.nativeops.reference.point_sample import point_sample as reference
 from detc.nativeops.registry import native_op
 
@@ -53,8 +53,10 @@ def point_sample(
     Differentiable in both. Mixed dtypes are computed in the widest; the result has ``x``'s dtype.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes or devices that do not fit. TypeError: no floating-point numbers.
     """
+    check("point_sample", "x", x_BCHW, "[B, C, H, W]")
+    check_device("point_sample", x_BCHW, points_BP2)
     if points_BP2.dim() != 3 or points_BP2.shape[0] != x_BCHW.shape[0] or points_BP2.shape[2] != 2:
         raise ValueError(f"points must be [{x_BCHW.shape[0]}, P, 2], got {tuple(points_BP2.shape)}")
     wide = widest(x_BCHW, points_BP2)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from detc.nativeops.ops._common import check, check_device
 from detc.nativeops.reference.rle import rle_decode as decode_reference
 from detc.nativeops.reference.rle import rle_encode as encode_reference
 from detc.nativeops.registry import native_op
@@ -36,7 +37,14 @@ def rle_encode(masks_NHW: torch.Tensor, *, capacity: int) -> tuple[torch.Tensor,
 
     Args:
         masks_NHW: bool, or any dtype of which non-zero values are set. Below 2^31 pixels a mask.
+
+    Raises:
+        ValueError: another number of axes, a negative capacity, or a mask of too many pixels.
     """
+    check("rle_encode", "masks", masks_NHW, "[N, H, W]")
+    if capacity < 0:
+        raise ValueError(f"rle_encode: capacity must not be negative: {capacity}")
+    _check_pixels("rle_encode", masks_NHW.shape[1], masks_NHW.shape[2])
     if masks_NHW.dtype != torch.bool:
         masks_NHW = masks_NHW != 0
     return _encode(masks_NHW, capacity)
@@ -46,8 +54,25 @@ def rle_decode(runs_NR: torch.Tensor, lengths_N: torch.Tensor, *, height: int, w
     """Bitmaps ``[N, H, W]`` (bool) of runs as :func:`rle_encode` gives them.
 
     Pixels behind the last run are unset, runs behind the last pixel are ignored, negative runs count as 0.
+
+    Raises:
+        ValueError: shapes or devices that do not fit, a negative size, or a mask of too many pixels.
     """
+    check("rle_decode", "runs", runs_NR, "[N, R]")
+    if lengths_N.shape != runs_NR.shape[:1]:
+        raise ValueError(
+            f"rle_decode: lengths must be [N] for runs {tuple(runs_NR.shape)}, got {tuple(lengths_N.shape)}"
+        )
+    if height < 0 or width < 0:
+        raise ValueError(f"rle_decode: the size must not be negative: {height} x {width}")
+    _check_pixels("rle_decode", height, width)
+    check_device("rle_decode", runs_NR, lengths_N)
     return _decode(runs_NR.to(torch.int32), lengths_N.to(torch.int64), height, width)
+
+
+def _check_pixels(op: str, height: int, width: int) -> None:
+    if height * width >= 2**31:
+        raise ValueError(f"{op}: a mask must have fewer than 2^31 pixels, got {height} x {width}")
 
 
 def masks_to_coco(masks_NHW: torch.Tensor) -> list[dict[str, Any]]:

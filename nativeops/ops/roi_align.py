@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detc.nativeops.ops._common import constant
+from detc.nativeops.ops._common import check_bool, check_device, check_floating, constant
 from detc.nativeops.reference import roi_align as reference
 from detc.nativeops.registry import native_op
 
@@ -86,6 +86,9 @@ _single_backward = native_op(
 )
 
 
+MOST_LEVELS = 8
+
+
 def size_pair(output_size: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) of a pooled output, from one number or two.
 
@@ -138,7 +141,7 @@ def multilevel_roi_align(
         ``[B, R, C, P, Q]``, dtype of the features.
 
     Raises:
-        ValueError: shapes or numbers that do not fit.
+        ValueError: shapes, devices or numbers that do not fit. TypeError: dtypes that do not.
     """
     features = list(features)
     if not features or len(features) != len(strides):
@@ -147,12 +150,23 @@ def multilevel_roi_align(
         any(f.dim() != 4 for f in features)
         or rois.dim() != 3
         or rois.shape[-1] != 4
+        or any(f.shape[:2] != features[0].shape[:2] for f in features[1:])
         or rois.shape[0] != features[0].shape[0]
     ):
         raise ValueError(
-            f"features must be [B, C, H, W] and rois [B, R, 4]: "
+            f"features must be [B, C, H, W], of one B and C, and rois [B, R, 4]: "
             f"{[tuple(f.shape) for f in features]}, {tuple(rois.shape)}"
         )
+    if len(features) > MOST_LEVELS:
+        raise ValueError(f"at most {MOST_LEVELS} levels, got {len(features)}")
+    check_floating("multilevel_roi_align", "features", features[0])
+    if any(f.dtype != features[0].dtype for f in features[1:]):
+        raise TypeError(f"features must be of one dtype: {[f.dtype for f in features]}")
+    if valid is not None:
+        check_bool("multilevel_roi_align", "valid", valid)
+        if valid.shape != rois.shape[:2]:
+            raise ValueError(f"valid must be [B, R] for rois {tuple(rois.shape)}, got {tuple(valid.shape)}")
+    check_device("multilevel_roi_align", *features, rois, valid)
     if min(strides) <= 0 or sampling_ratio < 0:
         raise ValueError(
             f"strides must be positive and sampling_ratio not negative: {list(strides)}, {sampling_ratio}"
@@ -192,6 +206,9 @@ def roi_align(
 
     Returns:
         ``[R, C, P, Q]``. Differentiable in the feature.
+
+    Raises:
+        ValueError: shapes, devices or numbers that do not fit. TypeError: features that are no floating-point numbers.
     """
     if feature.dim() != 4 or rois.dim() != 2 or rois.shape[1] != 5:
         raise ValueError(
@@ -200,6 +217,8 @@ def roi_align(
     if not math.isfinite(spatial_scale) or spatial_scale <= 0:
         raise ValueError(f"spatial_scale must be positive: {spatial_scale}")
     P, Q = size_pair(output_size)
+    check_floating("roi_align", "feature", feature)
+    check_device("roi_align", feature, rois)
     return _single(
         feature, coordinates_like(rois, feature), spatial_scale, P, Q, max(sampling_ratio, 0), aligned
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from detc.nativeops.ops._common import check_device, check_floating
 from detc.nativeops.ops.roi_align import coordinates_like, size_pair
 from detc.nativeops.reference import roi_pool as reference
 from detc.nativeops.registry import native_op
@@ -59,11 +61,15 @@ def roi_pool(
         pixels are passed over.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes, devices or numbers that do not fit. TypeError: features that are no floating-point numbers.
     """
     if feature.dim() != 4 or rois.dim() != 2 or rois.shape[1] != 5:
         raise ValueError(
             f"feature must be [B, C, H, W] and rois [R, 5]: {tuple(feature.shape)}, {tuple(rois.shape)}"
         )
+    if not math.isfinite(spatial_scale) or spatial_scale <= 0:
+        raise ValueError(f"spatial_scale must be positive: {spatial_scale}")
+    check_floating("roi_pool", "feature", feature)
+    check_device("roi_pool", feature, rois)
     P, Q = size_pair(output_size)
     return _roi_pool(feature, coordinates_like(rois, feature), spatial_scale, P, Q)[0]

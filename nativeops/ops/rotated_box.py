@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from detc.nativeops.ops._common import constant, widest
+from detc.nativeops.ops._common import check_device, constant, widest
 from detc.nativeops.ops.nms import nms
 from detc.nativeops.reference import rotated_box as reference
 from detc.nativeops.registry import native_op
@@ -27,7 +27,7 @@ def rotated_iou(boxes1: Tensor, boxes2: Tensor, *, aligned: bool = False) -> Ten
         boxes1: ``[N, 5]`` cx cy w h angle. boxes2: ``[M, 5]``; aligned: ``[N, 5]``.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes or devices that do not fit. TypeError: no floating-point numbers.
     """
     if (
         boxes1.dim() != 2
@@ -37,6 +37,7 @@ def rotated_iou(boxes1: Tensor, boxes2: Tensor, *, aligned: bool = False) -> Ten
         or (aligned and len(boxes1) != len(boxes2))
     ):
         raise ValueError(f"boxes must be [N, 5] and [M, 5]: {tuple(boxes1.shape)}, {tuple(boxes2.shape)}")
+    check_device("rotated_iou", boxes1, boxes2)
     dtype = widest(boxes1, boxes2)
     return _rotated_iou(constant(boxes1, dtype), constant(boxes2, dtype), aligned)
 

@@ -176,10 +176,17 @@ inline std::vector<std::shared_ptr<OrtCustomOp>>& registry() {
   return ops;
 }
 
+// For a kernel whose output's size is known only when it has run: ONNX Runtime brings its inputs to the host.
+template <class Kernel>
+bool add_on_cpu(const char* name, const std::vector<Type>& inputs, const std::vector<Type>& outputs) {
+  registry().push_back(std::make_shared<Op<Kernel>>(name, inputs, outputs, std::vector<size_t>{}, false));
+  return true;
+}
+
 template <class Kernel>
 bool add(const char* name, const std::vector<Type>& inputs, const std::vector<Type>& outputs,
          const std::vector<size_t>& host = {}) {
-  registry().push_back(std::make_shared<Op<Kernel>>(name, inputs, outputs, host, false));
+  add_on_cpu<Kernel>(name, inputs, outputs);
 #ifdef DETC_WITH_CUDA
   registry().push_back(std::make_shared<Op<Kernel>>(name, inputs, outputs, host, true));
 #endif

@@ -70,6 +70,27 @@ class BatchedNms {
   NmsArgs args_{};
 };
 
+// Inputs: boxes [N, 4], scores [N]. Output [M]: as many as stay, so this one runs on the CPU alone.
+class Nms {
+ public:
+  explicit Nms(const Attributes& attributes) : iou_threshold_(attributes.number("iou_threshold")) {}
+
+  void compute(Context& context) const {
+    const Tensor boxes = context.input(0), scores = context.input(1);
+    require(boxes.shape.size() == 2 && (boxes.size(1) == 4 || boxes.size(1) == 5) && scores.shape == Shape({boxes.size(0)}),
+            "Nms: boxes must be [N, 4] or [N, 5], scores [N]");
+    require(boxes.size(0) < (int64_t{1} << 32), "Nms: N must be below 2^32");
+    std::vector<int64_t> kept(static_cast<size_t>(boxes.size(0)));
+    const int64_t count = kept.empty() ? 0
+                                       : nms_cpu(DType::f32, boxes.size(1) == 5, boxes.data, scores.data, boxes.size(0),
+                                                 iou_threshold_, kept.data());
+    std::copy_n(kept.begin(), count, context.output<int64_t>(0, {count}));
+  }
+
+ private:
+  double iou_threshold_;
+};
+
 const std::vector<Type> kOutputs{kFloat, kFloat, kInt64, kInt64, kBool};
 
 template <Family family>
@@ -80,7 +101,7 @@ bool add_family(const char* name) {
 }
 
 const bool added = add_family<Family::hard>("BatchedNMS") && add_family<Family::soft>("BatchedSoftNMS") &&
-                   add_family<Family::matrix>("BatchedMatrixNMS");
+                   add_family<Family::matrix>("BatchedMatrixNMS") && add_on_cpu<Nms>("Nms", {kFloat, kFloat}, {kInt64});
 
 }  // namespace
 }  // namespace detc::ort

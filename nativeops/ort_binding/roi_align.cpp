@@ -66,6 +66,48 @@ class MultilevelRoiAlign {
   RoiAlignArgs args_{};
 };
 
+// Inputs: feature [B, C, H, W], rois [R, 5]. Output [R, C, P, Q].
+class RoiAlign {
+ public:
+  explicit RoiAlign(const Attributes& attributes) {
+    args_.dtype = DType::f32;
+    args_.num_levels = 1;
+    args_.scale[0] = attributes.number("spatial_scale");
+    args_.pooled_height = attributes.integer("pooled_height");
+    args_.pooled_width = attributes.integer("pooled_width");
+    args_.sampling_ratio = attributes.integer("sampling_ratio");
+    args_.aligned = attributes.text("half") == "half_pixel";
+  }
+
+  void compute(Context& context) const {
+    const Tensor feature = context.input(0), rois = context.input(1);
+    require(feature.shape.size() == 4 && rois.shape.size() == 2 && rois.size(1) == 5,
+            "RoiAlign: feature must be [B, C, H, W] and rois [R, 5]");
+    RoiAlignArgs args = args_;
+    args.features[0] = feature.data;
+    args.batch = feature.size(0);
+    args.channels = feature.size(1);
+    args.height[0] = feature.size(2);
+    args.width[0] = feature.size(3);
+    args.rois = rois.data;
+    args.num_rois = rois.size(0);
+    const Shape shape{args.num_rois, args.channels, args.pooled_height, args.pooled_width};
+    args.output = context.output<float>(0, shape);
+    if (size_of(shape) == 0) return;
+    require(feature.size(2) > 0 && feature.size(3) > 0, "RoiAlign: a feature map without pixels");
+#ifdef DETC_WITH_CUDA
+    if (context.on_cuda()) {
+      roi_align_forward_cuda(args, context.stream());
+      return;
+    }
+#endif
+    roi_align_forward_cpu(args);
+  }
+
+ private:
+  RoiAlignArgs args_{};
+};
+
 std::vector<Type> inputs(int levels) {
   std::vector<Type> types(static_cast<size_t>(levels) + 1, kFloat);
   types.push_back(kBool);
@@ -75,7 +117,7 @@ std::vector<Type> inputs(int levels) {
 const bool added = [] {
   for (int levels = 1; levels <= 5; ++levels)
     add<MultilevelRoiAlign>(("MultilevelRoiAlign" + std::to_string(levels)).c_str(), inputs(levels), {kFloat});
-  return true;
+  return add<RoiAlign>("RoiAlign", {kFloat, kFloat}, {kFloat});
 }();
 
 }  // namespace

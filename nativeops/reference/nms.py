@@ -100,6 +100,7 @@ def _soft(
 ) -> Tensor:
     # The first of equal scores is taken, so candidates come in the order of their index.
     scores, final = scores.clone(), torch.full_like(scores, -torch.inf)
+    taken = torch.zeros_like(scores, dtype=torch.bool)
     decay = (
         torch.where(iou.double() > iou_threshold, 1 - iou, 1.0)
         if method == "soft_linear"
@@ -110,8 +111,9 @@ def _soft(
         if not scores[top] > min_score:
             break
         final[top] = scores[top]
-        scores *= decay[top]
-        scores[top] = -torch.inf
+        taken[top] = True
+        # not a product with -inf: a decay of 0 would make it NaN
+        scores = (scores * decay[top]).masked_fill(taken, -torch.inf)
     return final
 
 

@@ -28,6 +28,7 @@ Tensor carafe_on_cpu(Tensor x, Tensor kernels, int64_t kernel, int64_t groups, i
 
 std::tuple<Tensor, Tensor> carafe_backward_on_cpu(Tensor grad, Tensor x, Tensor kernels, int64_t kernel, int64_t groups, int64_t scale) {
   const auto s = carafe_of(x, kernels, kernel, groups, scale);
+  check_gradient(grad, {s.images, s.channels, s.height * scale, s.width * scale}, x, "carafe");
   const auto type = x.scalar_type();
   grad = widened(grad), x = widened(x), kernels = widened(kernels);
   Tensor grad_x = empty(x, sizes_of(x)), grad_kernels = empty(x, sizes_of(kernels));
@@ -56,6 +57,7 @@ Tensor carafe_on_cuda(Tensor x, Tensor kernels, int64_t kernel, int64_t groups, 
 
 std::tuple<Tensor, Tensor> carafe_backward_on_cuda(Tensor grad, Tensor x, Tensor kernels, int64_t kernel, int64_t groups, int64_t scale) {
   const auto s = carafe_of(x, kernels, kernel, groups, scale);
+  check_gradient(grad, {s.images, s.channels, s.height * scale, s.width * scale}, x, "carafe");
   const CudaScope scope(x);
   grad = dense(grad), x = dense(x), kernels = dense(kernels);
   Tensor grad_x = empty(x, sizes_of(x)), grad_kernels = empty(x, sizes_of(kernels));

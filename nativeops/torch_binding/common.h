@@ -76,6 +76,13 @@ T* mutable_as(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
+// A backward can be called by hand, and its kernel trusts the gradient's size.
+inline void check_gradient(const Tensor& grad, const std::vector<int64_t>& size, const Tensor& like, const char* op) {
+  bool fits = grad.dim() == static_cast<int64_t>(size.size()) && grad.scalar_type() == like.scalar_type();
+  for (size_t d = 0; fits && d < size.size(); ++d) fits = grad.size(static_cast<int64_t>(d)) == size[d];
+  STD_TORCH_CHECK(fits, op, "_backward: the gradient must have the shape and dtype of the result");
+}
+
 }  // namespace detc::binding
 
 #ifdef DETC_WITH_CUDA

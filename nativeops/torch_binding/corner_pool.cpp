@@ -23,6 +23,7 @@ Tensor corner_pool_on_cpu(Tensor x, std::string direction) {
 
 Tensor corner_pool_backward_on_cpu(Tensor grad, Tensor x, std::string direction) {
   const auto s = pool_of(x, direction);
+  check_gradient(grad, sizes_of(x), x, "corner_pool");
   const auto type = x.scalar_type();
   grad = widened(grad), x = widened(x);
   Tensor grad_x = empty(x, sizes_of(x));
@@ -51,6 +52,7 @@ Tensor corner_pool_on_cuda(Tensor x, std::string direction) {
 
 Tensor corner_pool_backward_on_cuda(Tensor grad, Tensor x, std::string direction) {
   const auto s = pool_of(x, direction);
+  check_gradient(grad, sizes_of(x), x, "corner_pool");
   const CudaScope scope(x);
   grad = dense(grad), x = dense(x);
   Tensor grad_x = empty(x, sizes_of(x));

@@ -73,6 +73,7 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 Gradients backward_on_cpu(
     Tensor grad, Tensor x, Tensor offset, Tensor weight, std::optional<Tensor> mask, Ints stride, Ints padding, Ints dilation) {
   const auto s = conv_of(x, offset, weight, mask, stride, padding, dilation);
+  check_gradient(grad, {s.images, s.out_channels, s.out_height, s.out_width}, x, "deform_conv2d");
   const auto type = x.scalar_type();
   grad = widened(grad), x = widened(x), offset = widened(offset), weight = widened(weight), mask = widened(mask);
   Tensor grad_x = empty(x, sizes_of(x)), grad_offset = empty(x, sizes_of(offset)), grad_weight = empty(x, sizes_of(weight));
@@ -135,6 +136,7 @@ Tensor forward_on_cuda(
 Gradients backward_on_cuda(
     Tensor grad, Tensor x, Tensor offset, Tensor weight, std::optional<Tensor> mask, Ints stride, Ints padding, Ints dilation) {
   DeformConv s = conv_of(x, offset, weight, mask, stride, padding, dilation);
+  check_gradient(grad, {s.images, s.out_channels, s.out_height, s.out_width}, x, "deform_conv2d");
   const CudaScope scope(x);
   grad = dense(grad), x = dense(x), offset = dense(offset), weight = dense(weight), mask = dense(mask);
   const auto type = dtype_of(x, "x");

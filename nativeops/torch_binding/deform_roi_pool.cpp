@@ -33,6 +33,7 @@ std::tuple<Tensor, Tensor> pool_backward_on_cpu(
     Tensor grad, Tensor x, Tensor rois, std::optional<Tensor> offset, std::vector<int64_t> bins, double spatial_scale, int64_t sampling,
     double gamma) {
   const auto s = pool_of(x, rois, offset, bins, spatial_scale, sampling, gamma);
+  check_gradient(grad, {s.rois, s.channels, s.bins_h, s.bins_w}, x, "deform_roi_pool");
   const auto type = x.scalar_type();
   grad = widened(grad), x = widened(x), rois = widened(rois), offset = widened(offset);
   Tensor grad_x = empty(x, sizes_of(x));
@@ -67,6 +68,7 @@ std::tuple<Tensor, Tensor> pool_backward_on_cuda(
     Tensor grad, Tensor x, Tensor rois, std::optional<Tensor> offset, std::vector<int64_t> bins, double spatial_scale, int64_t sampling,
     double gamma) {
   const auto s = pool_of(x, rois, offset, bins, spatial_scale, sampling, gamma);
+  check_gradient(grad, {s.rois, s.channels, s.bins_h, s.bins_w}, x, "deform_roi_pool");
   const CudaScope scope(x);
   grad = dense(grad), x = dense(x), rois = dense(rois), offset = dense(offset);
   Tensor grad_x = empty(x, sizes_of(x));

@@ -1,17 +1,18 @@
 #include "../kernels/ms_deform_attn.h"
 
+#include <algorithm>
+
 #include "wide.h"
 
 namespace detc::binding {
 namespace {
 
-
-
 detc::MsDeformAttn shape_of(
     const Tensor& value, const std::vector<int64_t>& spatial_shapes, const Tensor& locations, const Tensor& weights) {
   STD_TORCH_CHECK(value.dim() == 4 && locations.dim() == 6 && weights.dim() == 5, "ms_deform_attn: wrong number of dimensions");
   const int64_t levels = static_cast<int64_t>(spatial_shapes.size()) / 2;
-  STD_TORCH_CHECK(levels <= detc::kMaxLevels, "ms_deform_attn: at most ", detc::kMaxLevels, " levels");
+  STD_TORCH_CHECK(spatial_shapes.size() % 2 == 0, "ms_deform_attn: spatial_shapes must be pairs of height and width");
+  STD_TORCH_CHECK(levels <= detc::kMaxAttentionLevels, "ms_deform_attn: at most 16 levels");
   detc::MsDeformAttn s{};
   s.images = value.size(0);
   s.positions = value.size(1);
@@ -25,6 +26,9 @@ detc::MsDeformAttn shape_of(
     s.height[l] = spatial_shapes[2 * l];
     s.width[l] = spatial_shapes[2 * l + 1];
     s.start[l] = start;
+    STD_TORCH_CHECK(
+        std::min(s.height[l], s.width[l]) >= 0 && std::max(s.height[l], s.width[l]) <= (int64_t{1} << 31) && start <= s.positions,
+        "ms_deform_attn: spatial_shapes do not fit a value of ", s.positions, " positions");
     start += s.height[l] * s.width[l];
   }
   STD_TORCH_CHECK(start == s.positions, "ms_deform_attn: spatial_shapes cover ", start, " positions, value has ", s.positions);
@@ -53,6 +57,7 @@ Tensor forward_cpu(Tensor value, std::vector<int64_t> spatial_shapes, Tensor loc
 std::tuple<Tensor, Tensor, Tensor> backward_cpu(
     Tensor grad, Tensor value, std::vector<int64_t> spatial_shapes, Tensor locations, Tensor weights) {
   const auto s = shape_of(value, spatial_shapes, locations, weights);
+  check_gradient(grad, {s.images, s.queries, s.heads * s.channels}, value, "ms_deform_attn");
   const auto type = value.scalar_type();
   grad = widened(grad);
   value = widened(value);
@@ -83,6 +88,7 @@ Tensor forward_cuda(Tensor value, std::vector<int64_t> spatial_shapes, Tensor lo
 std::tuple<Tensor, Tensor, Tensor> backward_cuda(
     Tensor grad, Tensor value, std::vector<int64_t> spatial_shapes, Tensor locations, Tensor weights) {
   const auto s = shape_of(value, spatial_shapes, locations, weights);
+  check_gradient(grad, {s.images, s.queries, s.heads * s.channels}, value, "ms_deform_attn");
   const CudaScope scope(value);
   grad = dense(grad);
   value = dense(value);

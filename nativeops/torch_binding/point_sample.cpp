@@ -23,6 +23,7 @@ Tensor point_sample_on_cpu(Tensor x, Tensor points, bool align_corners) {
 
 std::tuple<Tensor, Tensor> point_sample_backward_on_cpu(Tensor grad, Tensor x, Tensor points, bool align_corners) {
   const auto s = sample_of(x, points, align_corners);
+  check_gradient(grad, {s.images, s.channels, s.points}, x, "point_sample");
   const auto type = x.scalar_type();
   grad = widened(grad), x = widened(x), points = widened(points);
   Tensor grad_x = empty(x, sizes_of(x)), grad_points = empty(x, sizes_of(points));
@@ -51,6 +52,7 @@ Tensor point_sample_on_cuda(Tensor x, Tensor points, bool align_corners) {
 
 std::tuple<Tensor, Tensor> point_sample_backward_on_cuda(Tensor grad, Tensor x, Tensor points, bool align_corners) {
   const auto s = sample_of(x, points, align_corners);
+  check_gradient(grad, {s.images, s.channels, s.points}, x, "point_sample");
   const CudaScope scope(x);
   grad = dense(grad), x = dense(x), points = dense(points);
   Tensor grad_x = empty(x, sizes_of(x)), grad_points = empty(x, sizes_of(points));

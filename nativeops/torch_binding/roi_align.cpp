@@ -82,6 +82,7 @@ std::vector<Tensor> backward(const Tensor& grad_in, const std::vector<Tensor>& f
                              const Run& run) {
   const Tensor grad = dense(grad_in), rois = dense(rois_in);
   const std::optional<Tensor> valid = dense(valid_in);
+  STD_TORCH_CHECK(grad.dim() >= 4, "roi_align_backward: the gradient must be [R, C, P, Q] or [B, R, C, P, Q]");
   options.pooled_height = grad.size(grad.dim() - 2);
   options.pooled_width = grad.size(grad.dim() - 1);
   RoiAlignArgs args = make_args(features, rois, valid, scales, options);

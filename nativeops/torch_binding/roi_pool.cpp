@@ -42,10 +42,11 @@ template <class Run>
 Tensor backward(const Tensor& grad_in, const Tensor& feature, const Tensor& rois_in, const Tensor& argmax_in,
                 double scale, const Run& run) {
   const Tensor grad = dense(grad_in), rois = dense(rois_in), argmax = dense(argmax_in);
+  STD_TORCH_CHECK(grad.dim() == 4, "roi_pool_backward: the gradient must be [R, C, P, Q]");
   RoiPoolArgs args = make_args(feature, rois, scale, grad.size(2), grad.size(3));
-  STD_TORCH_CHECK(grad.scalar_type() == feature.scalar_type() && grad.numel() == argmax.numel() &&
-                      argmax.scalar_type() == ScalarType::Long,
-                  "roi_pool_backward: the gradient must have the feature's dtype and the output's shape");
+  check_gradient(grad, {args.num_rois, args.channels, args.pooled_height, args.pooled_width}, feature, "roi_pool");
+  STD_TORCH_CHECK(grad.numel() == argmax.numel() && argmax.scalar_type() == ScalarType::Long,
+                  "roi_pool_backward: argmax must be int64, of the gradient's shape");
   args.grad = data(grad);
   args.argmax = const_cast<int64_t*>(data_as<int64_t>(argmax));
   Tensor out = empty(grad, {args.batch, args.channels, args.height, args.width});

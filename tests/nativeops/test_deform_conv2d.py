@@ -221,5 +221,5 @@ def test_wrong_shapes_are_the_users_error() -> None:
         run(x, offset, weight, bias, mask[:1])
     with pytest.raises(ValueError, match="padding"):
         ops.deform_conv2d(x, offset, weight, padding=-1)
-    with pytest.raises(RuntimeError, match="bias must be"):
+    with pytest.raises(ValueError, match="bias is"):
         run(x, offset, weight, torch.ones(2), None)

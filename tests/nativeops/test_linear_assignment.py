@@ -174,7 +174,7 @@ def test_the_reference_goes_through_graphs_by_itself() -> None:
 
 
 def test_wrong_shapes_are_refused() -> None:
-    with pytest.raises(RuntimeError, match=r"\[B, N, M\]"):
+    with pytest.raises(ValueError, match=r"\[B, N, M\]"):
         ops.linear_assignment(torch.zeros(3, 4))
-    with pytest.raises(RuntimeError, match="col_valid"):
+    with pytest.raises(ValueError, match="col_valid"):
         ops.linear_assignment(torch.zeros(1, 3, 4), col_valid_BM=torch.ones(1, 3, dtype=torch.bool))

@@ -126,5 +126,5 @@ def test_wrong_shapes_are_the_users_error() -> None:
         run(x, mask[:, 1:], weight, bias)
     with pytest.raises(ValueError, match="input channels"):
         run(x[:, :2], mask, weight, bias)
-    with pytest.raises(RuntimeError, match="bias must be"):
+    with pytest.raises(ValueError, match="bias is"):
         run(x, mask, weight, bias[:2])

@@ -131,6 +131,15 @@ def test_degenerate_boxes_survive(method: str) -> None:
     assert len(ops.nms(torch.tensor(empty), torch.rand(5), 0.5)) == 5
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_one_box_many_times(method: str) -> None:
+    """Overlaps of exactly 1, which decay to nothing."""
+    boxes = torch.tensor([2.0, 3, 9, 8]).expand(1, 6, 4)
+    scores = torch.tensor([[0.2, 0.9, 0.4, 0.9, 0.3, 0.1]])
+    arguments = (boxes, scores[..., None], None, 0.5, -torch.inf, 6, 0, False, method, 0.5, -torch.inf)
+    assert_same(torch.ops.detc.batched_nms(*arguments), reference.batched_nms(*arguments), atol=1e-6)
+
+
 def test_inverted_boxes_equal_torchvision() -> None:
     boxes = torch.randn(200, 4) * 20
     scores = torch.rand(200)

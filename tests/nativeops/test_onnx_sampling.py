@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch
 from torch import Tensor
 
-from detc.nativeops import onnx_bodies, ops, ort
+from detc.nativeops import ops
+from tests.nativeops.onnx_checks import export, one_file_two_paths, run
 from tests.nativeops.op_checks import random_boxes
 
 SHAPES = [(10, 13), (5, 6), (3, 3)]
@@ -70,66 +68,11 @@ CASES: dict[str, tuple[str, Callable[..., Tensor], Callable[[], tuple[Tensor, ..
 }
 
 
-class _Model(torch.nn.Module):
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.function(*inputs)
-
-
-def export(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> onnx.ModelProto:
-    program = torch.export.export(_Model(function), tuple(inputs))
-    table = onnx_bodies.translations()
-    exported = torch.onnx.export(
-        program, tuple(inputs), dynamo=True, opset_version=18, custom_translation_table=table, verbose=False
-    )
-    assert exported is not None
-    model = exported.model_proto
-    onnx_bodies.attach(model)
-    onnx.checker.check_model(model, full_check=False)
-    return model
-
-
-def run(session: Any, inputs: Sequence[Tensor]) -> np.ndarray:
-    names = [i.name for i in session.get_inputs()]
-    return session.run(None, {n: t.numpy() for n, t in zip(names, inputs, strict=True)})[0]
-
-
-def assert_agrees(got: np.ndarray, wanted: Tensor) -> None:
-    if wanted.dtype == torch.bool:
-        assert np.array_equal(got, wanted.numpy())
-    else:
-        np.testing.assert_allclose(got, wanted.numpy(), atol=1e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize("case", list(CASES))
 def test_one_file_two_paths(case: str, tmp_path: Path) -> None:
     node, function, make = CASES[case]
     torch.manual_seed(0)
-    inputs = make()
-    wanted = function(*inputs)
-    model = export(function, inputs)
-    assert [n.op_type for n in model.graph.node if n.domain == "detc"] == [node]
-    path = tmp_path / f"{case}.onnx"
-    onnx.save(model, path)
-
-    before = ort.native_calls()
-    stock = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    assert_agrees(run(stock, inputs), wanted)
-    assert ort.native_calls() == before, "stock onnxruntime must run the function, not the kernel"
-
-    if ort.library() is None:
-        pytest.skip("no native library for ONNX Runtime: only the function was checked")
-    native = ort.ort_session(path, native=True)
-    assert_agrees(run(native, inputs), wanted)
-    assert ort.native_calls() == before + 1, "the registered kernel must run"
-
-    onnx_bodies.attach(model, inline=True)
-    assert all(n.domain == "" for n in model.graph.node)
-    inlined = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    assert_agrees(run(inlined, inputs), wanted)
+    one_file_two_paths(node, function, make(), tmp_path / f"{case}.onnx")
 
 
 @pytest.mark.parametrize("case", ["attention", "masks", "points"])

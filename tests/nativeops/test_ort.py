@@ -147,6 +147,7 @@ def test_decaying_nms(method: str, agnostic: bool, tmp_path: Path) -> None:
 
     boxes = random_boxes(2, 60)
     boxes[0, :3, 2:] = boxes[0, :3, :2]  # points
+    boxes[1, 3:7] = boxes[1, 3]  # one box four times
     check_both_roads(detect, (boxes, torch.rand(2, 60, 3)), {NODES[method.split("_")[0]]}, tmp_path)
 
 
@@ -231,6 +232,38 @@ def test_empty_and_odd_inputs(method: str, native: bool, tmp_path: Path) -> None
         outputs = session.run(None, {n: x.numpy() for n, x in zip(names, inputs, strict=True)})
         for got, expected in zip(outputs, detect(*inputs), strict=True):
             np.testing.assert_allclose(got, expected.numpy(), atol=1e-5)
+
+
+def bodies() -> list[str]:
+    return sorted(name for module in onnx_bodies._modules() for name in module.FUNCTIONS)
+
+
+@pytest.mark.parametrize("name", bodies())
+def test_every_function_has_a_kernel(name: str, tmp_path: Path) -> None:
+    """A node without its function and its attributes: the library knows the name and asks for what is missing."""
+    body = {n: v for module in onnx_bodies._modules() for n, v in module.FUNCTIONS.items()}[name]()
+    function = onnx.parser.parse_function(body) if isinstance(body, str) else body
+    kinds = {
+        "mask": 9 if name == "MaskedConv2d" else 1,
+        "valid": 9,
+        "row_valid": 9,
+        "col_valid": 9,
+        "labels": 7,
+        "size": 7,
+    }
+    inputs = [onnx.helper.make_tensor_value_info(n, kinds.get(n, 1), [None] * 3) for n in function.input]
+    outputs = [onnx.helper.make_empty_tensor_value_info(n) for n in function.output]
+    node = onnx.helper.make_node(name, list(function.input), list(function.output), domain="detc")
+    graph = onnx.helper.make_graph([node], "g", inputs, outputs)
+    domains = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("detc", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=domains, ir_version=10)
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    with pytest.raises(Exception, match="not a registered function"):
+        ort.ort_session(tmp_path / "m.onnx", native=False)
+    try:
+        ort.ort_session(tmp_path / "m.onnx", native=True)
+    except Exception as problem:  # onnxruntime has an exception of its own for each kind of failure
+        assert "ttribute" in str(problem), problem
 
 
 def test_session_says_when_there_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
