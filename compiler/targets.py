@@ -43,12 +43,13 @@ FIRST_OPSET = 18  # of torch's exporter
 def _target(construct: Construct, report: Report, edits: list[Active]) -> TargetSpec:
     body = instance_body(construct, report, edits, (), ())
     found: dict[str, Any] = {"name": body.instance.name}
+    places = {}
     for name, thunk in body.fields.items():
         if name not in TARGET_FIELDS:
             label = "unknown field" + did_you_mean(name, TARGET_FIELDS)
             raise error("DET0801", f"a target has no field `{name}`", thunk.span, label)
         value = thunk.get()
-        data = value.data
+        data, places[name] = value.data, value.origin
         if name in _CHOICES:
             if data not in _CHOICES[name]:
                 options = ", ".join(map(show, _CHOICES[name]))
@@ -108,4 +109,4 @@ def _target(construct: Construct, report: Report, edits: list[Active]) -> Target
                 )
             found[name] = (low, high)
     finish(body, edits, report)
-    return TargetSpec(**found, stated=frozenset(body.fields))
+    return TargetSpec(**found, stated=frozenset(body.fields), places=places)

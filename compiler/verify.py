@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 BOX_TOLERANCE = 0.01
+BOX_SHARE = 4e-6  # of a coordinate: of boxes that end far outside of the image, fp32 keeps no more
 SCORE_TOLERANCE = 1e-4
 MASK_TOLERANCE = (
     0.01  # of the pixels of either mask may differ: those at the threshold; and always this many:
@@ -121,7 +122,7 @@ def _one(
         near = free & (np.abs(b["scores"] - score) <= tolerance.score) & (b["labels"] == a["labels"][i])
         gaps = np.where(near, np.abs(b["boxes"] - a["boxes"][i]).max(-1, initial=0.0), np.inf)
         j = int(gaps.argmin()) if len(gaps) else -1
-        if j < 0 or gaps[j] > tolerance.box:
+        if j < 0 or gaps[j] > max(tolerance.box, BOX_SHARE * float(np.abs(a["boxes"][i]).max(initial=0.0))):
             if score <= cut and (full or len(a["scores"]) != len(b["scores"])):
                 continue
             alone += 1

@@ -12,7 +12,7 @@ from detc.dsl.diagnostics import error
 if TYPE_CHECKING:
     import onnx
     import torch
-    from torch import Tensor
+    from torch import Tensor, fx
 
     from detc.compiler.backends.video import TrackDeploy, VideoDeploy
     from detc.compiler.program import Program
@@ -89,13 +89,17 @@ def check_clips(
 
 
 def video_module(
-    program: Program, spec: TargetSpec, after: Callable[[str, Any], None] | None = None
+    program: Program,
+    spec: TargetSpec,
+    after: Callable[[str, Any], None] | None = None,
+    inner: fx.GraphModule | None = None,
 ) -> VideoDeploy | TrackDeploy:
-    """The deployed module of a model that carries state."""
+    """The deployed module of a model that carries state; `inner` is another graph than the optimised one."""
     from detc.compiler.backends.deploy import preprocessing
     from detc.compiler.backends.video import TrackDeploy, VideoDeploy
 
-    inner = program.optimised(after)
+    if inner is None:
+        inner = program.optimised(after)
     if program.takes_detections:
         return TrackDeploy(inner, program.takes_detections, program.initial_state).eval()
     pre = preprocessing(program.run, spec)

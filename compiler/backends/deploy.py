@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from detc.compiler.functional import letterbox as lb
 from detc.compiler.functional.masks import paste_masks, resample_masks
 from detc.compiler.spec import TargetSpec
+from detc.compiler.types import Map
 
 if TYPE_CHECKING:
     from detc.compiler.runs import ResolvedRun
@@ -23,13 +24,15 @@ MAPS = ("panoptic", "semantic")  # outputs that say something of every pixel
 class Preprocessing:
     """How an image becomes the network's input.
 
-    `box` is (height, width), or None for graphs of dynamic size, which only pad to `align`.
+    `box` is (height, width), or None for graphs of dynamic size, which only pad to `align` and are traced for
+    images whose coarsest map, `coarsest` pixels a cell, has more than one cell each way.
     """
 
     box: tuple[int, int] | None
     align: int
     fill: tuple[float, ...]
     stretch: bool = False
+    coarsest: int = 32
 
 
 def preprocessing(run: ResolvedRun, target: TargetSpec) -> Preprocessing:
@@ -50,8 +53,8 @@ def preprocessing(run: ResolvedRun, target: TargetSpec) -> Preprocessing:
     if target.image is not None:
         box = (target.image.height, target.image.width)
     elif "image" in target.stated:
-        box = None
-        return Preprocessing(None, align, fill, stretch)
+        strides = [int(n.type.stride) for n in run.model.infer.nodes() if isinstance(n.type, Map)]
+        return Preprocessing(None, align, fill, stretch, max(strides, default=align))
     elif box is None:
         box = DEFAULT_BOX
     box = (-(-box[0] // align) * align, -(-box[1] // align) * align)
@@ -74,40 +77,41 @@ class Deploy(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """See the class."""
-        camera, pixels, fit = self.prepare(image)
+        camera, pixels, fit = prepare(image, self.pre, self.layout)
         outputs = self.inner({"pixels": pixels, "size": lb.content_size(pixels, fit)})
-        return self.finish(outputs, camera, pixels, fit)
-
-    def prepare(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The image as [B, 3, H, W], the network's pixels and the size of the content in them."""
-        pre = self.pre
-        if self.layout == "nhwc":
-            image = image.permute(0, 3, 1, 2)
-        fill = list(pre.fill)
-        if pre.box is None:
-            pixels, fit = lb.pad_to(image, pre.align, fill)
-        else:
-            pixels, fit = lb.letterbox(image, pre.box, fill, pre.stretch)
-        return image, pixels, fit
-
-    def finish(self, outputs: dict[str, Any], image: Tensor, pixels: Tensor, fit: Tensor) -> dict[str, Any]:
-        """The network's outputs as the camera sees them: detections flat, others that hold boxes by name."""
-        result: dict[str, Any] = {}
-        for name, value in outputs.items():
-            if name == "detections":
-                result.update(_to_image(value, image, pixels, fit))
-            elif isinstance(value, Tensor) or name == "state":
-                result[name] = value
-            elif isinstance(value, dict) and "boxes" in value and "state" in outputs:
-                result[name] = _to_image(value, image, pixels, fit)
-        return result
+        return finish(outputs, camera, pixels, fit)
 
     @torch.no_grad()
     def example(self, batch: int = 1) -> Tensor:
         """A random image of the network's own size, for tracing."""
-        height, width = self.pre.box or (self.pre.align * 4, self.pre.align * 5)
+        least = max(4 * self.pre.align, 2 * self.pre.coarsest)
+        height, width = self.pre.box or (least, least + self.pre.align)
         generator = torch.Generator().manual_seed(0)
         return torch.randint(0, 256, (batch, 3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def prepare(image: Tensor, pre: Preprocessing, layout: str = "nchw") -> tuple[Tensor, Tensor, Tensor]:
+    """The image as [B, 3, H, W], the network's pixels and the size of the content in them."""
+    if layout == "nhwc":
+        image = image.permute(0, 3, 1, 2)
+    if pre.box is None:
+        pixels, fit = lb.pad_to(image, pre.align, list(pre.fill))
+    else:
+        pixels, fit = lb.letterbox(image, pre.box, list(pre.fill), pre.stretch)
+    return image, pixels, fit
+
+
+def finish(outputs: dict[str, Any], image: Tensor, pixels: Tensor, fit: Tensor) -> dict[str, Any]:
+    """The network's outputs as the camera sees them: detections flat, others that hold boxes by name."""
+    result: dict[str, Any] = {}
+    for name, value in outputs.items():
+        if name == "detections":
+            result.update(_to_image(value, image, pixels, fit))
+        elif isinstance(value, Tensor) or name == "state":
+            result[name] = value
+        elif isinstance(value, dict) and "boxes" in value and "state" in outputs:
+            result[name] = _to_image(value, image, pixels, fit)
+    return result
 
 
 def _to_image(found: dict[str, Tensor], image: Tensor, pixels: Tensor, fit: Tensor) -> dict[str, Tensor]:

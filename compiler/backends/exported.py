@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.fx import traceback
 
 from detc.compiler.backends.deploy import Deploy
 from detc.compiler.spec import TargetSpec
+from detc.dsl.diagnostics import error
 
 SMALLEST, LARGEST = 16, 8192
 
@@ -42,8 +43,9 @@ def dynamic_axes(deploy: Deploy, target: TargetSpec) -> dict[int, Any]:
     if batch is not None:
         axes[0] = batch
     first = 1 if target.layout == "nhwc" else 2
-    axes[first] = Dim("height", min=SMALLEST, max=LARGEST)
-    axes[first + 1] = Dim("width", min=SMALLEST, max=LARGEST)
+    least = SMALLEST if deploy.pre.box else max(SMALLEST, deploy.pre.coarsest + 1)
+    axes[first] = Dim("height", min=least, max=LARGEST)
+    axes[first + 1] = Dim("width", min=least, max=LARGEST)
     return axes
 
 
@@ -64,9 +66,33 @@ def places_kept(graph: fx.GraphModule) -> Iterator[None]:
 
 
 def to_exported(deploy: Deploy, target: TargetSpec) -> ExportedProgram:
-    """Trace the deployed module."""
+    """Trace the deployed module.
+
+    Raises:
+        DetError: DET0802 if it cannot be traced with the axes that the target leaves open.
+    """
     example = example_input(deploy, target)
     with torch.no_grad(), places_kept(deploy.inner):
-        return export(
-            deploy, (example,), dynamic_shapes={"image": dynamic_axes(deploy, target)}, strict=False
-        )
+        return traced(deploy, (example,), {"image": dynamic_axes(deploy, target)}, target)
+
+
+def traced(
+    deploy: nn.Module, given: tuple[Any, ...], axes: dict[str, Any], target: TargetSpec
+) -> ExportedProgram:
+    """`torch.export`, whose refusals become errors at the line of the target that they come from."""
+    try:
+        return export(deploy, given, dynamic_shapes=axes, strict=False)
+    except Exception as problem:  # of many kinds; what torch says of shapes is in its first line
+        first, *more = str(problem).strip().splitlines()
+        open_size = "image" in target.stated and target.image is None
+        what = "with images of any size" if open_size else "as this target wants it"
+        raise error(
+            "DET0802",
+            f"this graph cannot be exported {what}: {first}",
+            target.places.get("image" if open_size else "batch"),
+            "dynamic" if open_size else "",
+            notes=[line.strip(" -") for line in more if line.startswith("  - ")],
+            help="state the size of the network's input, as `image = 640x640`; photos may still have any size"
+            if open_size
+            else None,
+        ) from problem

@@ -1,224 +1,55 @@
-"""A readable, self-contained PyTorch module: the inference graph as source, with the functions that it calls."""
+"""A readable PyTorch module that stands alone: the deployed program as source, with all that it calls.
+
+The network is written node by node, each line with its place in the spec; around it stand the same pre- and
+post-processing as in the other exports. Weights have the keys of the program's `state_dict`.
+"""
 
 from __future__ import annotations
 
-import ast as pyast
 import inspect
 import operator
-import re
 import textwrap
-from collections.abc import Callable
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import fx, nn
 
+from detc.compiler.backends import deploy as deploying
+from detc.compiler.backends.deploy import Deploy
+from detc.compiler.backends.fx import function
+from detc.compiler.backends.sources import Sources, literal
+from detc.compiler.functional import letterbox
+from detc.compiler.ops.base import Function
 from detc.dsl.diagnostics import error
 
-HEADER = '''"""{title}
+if TYPE_CHECKING:
+    from detc.compiler.backends.video import TrackDeploy
+    from detc.compiler.graph import State
 
-Written by detc from a `.det` spec; needs PyTorch (and, for native ops, detc) only. Usage:
+IMAGE = (
+    '"""image: uint8 or float32 {axes}, RGB, 0..255, any H and W; boxes of the result are in its pixels."""'
+)
+HEADER = '''"""{title}, written by detc. It needs PyTorch alone.
 
-    model = {name}()
+    model = {name}().eval()
     model.load_state_dict(torch.load("weights.pt", weights_only=True))
-    model.eval()
-    outputs = model({{"pixels": pixels_BCHW, "size": sizes_B2}})   # RGB, 0..255; size = (height, width)
+    with torch.no_grad():
+{usage}
 """
+
+from __future__ import annotations
 '''
-
-
-class _Functions:
-    """Collects the sources of functions, with what they call from detc's own modules."""
-
-    def __init__(self) -> None:
-        self.sources: dict[str, str] = {}
-        self.imports: set[str] = {"import torch", "from torch import nn"}
-        self.names: dict[Callable[..., Any], str] = {}
-
-    def add(self, fn: Callable[..., Any]) -> str:
-        """The name under which `fn` can be called in the file."""
-        module = getattr(fn, "__module__", "") or ""
-        if fn in self.names:
-            return self.names[fn]
-        if not module.startswith("detc.compiler"):
-            top = module.split(".")[0]
-            if module.startswith("detc.nativeops"):
-                self.imports.add(f"from {module} import {fn.__name__}")
-                return fn.__name__
-            if module == "_operator":
-                self.imports.add("import operator")
-                return f"operator.{fn.__name__}"
-            if top in ("torch", "math", "builtins"):
-                return _qualified(fn)
-            raise error("DET0802", f"{module}.{fn.__name__} cannot be written as source")
-        name = fn.__name__
-        while name in self.sources or name in self.names.values():
-            name += "_"
-        self.names[fn] = name
-        self._write(fn, name)
-        return name
-
-    def _write(self, fn: Callable[..., Any], name: str) -> None:
-        source = textwrap.dedent(inspect.getsource(fn))
-        module = inspect.getmodule(fn)
-        assert module is not None
-        self.sources[name] = ""  # holds its place: functions it calls come before it
-        renamed = {fn.__name__: name} if name != fn.__name__ else {}
-        for used in sorted(_globals(source)):
-            target = getattr(module, used, None)
-            if target is None or target is fn:
-                continue
-            renamed_to = self._need(used, target, module)
-            if renamed_to != used:
-                renamed[used] = renamed_to
-        for old, new in renamed.items():
-            source = re.sub(rf"(?<![\w.]){re.escape(old)}\b", new, source)
-        del self.sources[name]
-        self.sources[name] = source.rstrip() + "\n"
-
-    def _need(self, used: str, target: Any, module: ModuleType) -> str:
-        if isinstance(target, ModuleType):
-            full = target.__name__
-            self.imports.add(f"import {full}" if full == used else f"import {full} as {used}")
-            if full.startswith("detc.compiler"):
-                raise error(
-                    "DET0802", f"{module.__name__} uses the module {full}, which cannot be written as source"
-                )
-            return used
-        if inspect.isfunction(target) and target.__module__.startswith("detc.compiler"):
-            return self.add(target)
-        if inspect.isclass(target) or callable(target):
-            origin = getattr(target, "__module__", "")
-            if origin.startswith("detc.compiler"):
-                return self.add(target)
-            if origin not in ("builtins", ""):
-                self.imports.add(
-                    f"from {origin} import {target.__name__}"
-                    + (f" as {used}" if target.__name__ != used else "")
-                )
-            elif used == "Any":
-                self.imports.add("from typing import Any")
-            return used
-        if used == "Any":
-            self.imports.add("from typing import Any")
-            return used
-        self.sources[used] = f"{used} = {target!r}\n"
-        return used
-
-
-def _qualified(fn: Callable[..., Any]) -> str:
-    if getattr(torch, fn.__name__, None) is fn:
-        return f"torch.{fn.__name__}"
-    return f"{fn.__module__}.{fn.__name__}" if fn.__module__ != "builtins" else fn.__name__
-
-
-def _globals(source: str) -> set[str]:
-    tree = pyast.parse(source)
-    return {n.id for n in pyast.walk(tree) if isinstance(n, pyast.Name)}
-
-
-def _constructor(module: nn.Module, functions: _Functions) -> str:
-    """An expression that makes a module of the same shape."""
-    kind = type(module)
-    if kind.__module__.startswith("torch.nn"):
-        return (
-            f"nn.{module!r}" if "\n" not in repr(module) else _from_signature(module, f"nn.{kind.__name__}")
-        )
-    name = functions.add(kind)
-    return _from_signature(module, name)
-
-
-def _from_signature(module: nn.Module, name: str) -> str:
-    given = []
-    for p in inspect.signature(type(module).__init__).parameters.values():
-        if p.name == "self":
-            continue
-        if not hasattr(module, p.name):
-            raise error(
-                "DET0802",
-                f"{type(module).__name__} cannot be written as source: `{p.name}` is not an attribute",
-            )
-        value = getattr(module, p.name)
-        if value != p.default:
-            given.append(f"{p.name}={value!r}")
-    return f"{name}({', '.join(given)})"
-
-
-def _value(x: Any) -> str:
-    if isinstance(x, fx.Node):  # the underscore keeps a value's name apart from the function that made it
-        return x.name if x.op == "placeholder" else f"{x.name}_"
-    if isinstance(x, dict):
-        return "{" + ", ".join(f"{k!r}: {_value(v)}" for k, v in x.items()) + "}"
-    if isinstance(x, (list, tuple)):
-        inner = ", ".join(_value(v) for v in x)
-        return f"[{inner}]" if isinstance(x, list) else f"({inner}{',' if len(x) == 1 else ''})"
-    if isinstance(x, float) and x in (float("inf"), float("-inf")):
-        return f'float("{x}")'
-    return repr(x)
-
-
-def python_source(graph: fx.GraphModule, name: str, title: str) -> str:
-    """The source of a module equal to `graph`; its `state_dict` has the same keys.
-
-    Raises:
-        DetError: DET0802 if a part cannot be written as source.
-    """
-    functions = _Functions()
-    build, body = [], []
-    parents: set[str] = set()
-    for path, module in graph.named_modules():
-        if not path or (list(module.children()) and type(module) is nn.Module):
-            continue
-        if any(path.startswith(p + ".") for p in parents):
-            continue
-        parents.add(path)
-        build.append(f'put(self, "{path}", {_constructor(module, functions)})')
-    place = ""
-    for node in graph.graph.nodes:
-        lines = [x for x in (node.stack_trace or "").splitlines() if ".det" in x]
-        here = (
-            lines[0].strip().removeprefix("File ").replace('"', "").replace(", line ", ":").split(", in")[0]
-            if lines
-            else ""
-        )
-        comment = f"  # {here}" if here and here != place else ""
-        place = here or place
-        if node.op == "call_module":
-            call = f'self.get_submodule("{node.target}")({", ".join(map(_value, node.args))})'
-        elif node.op == "call_function" and node.target is operator.getitem:
-            call = f"{_value(node.args[0])}[{node.args[1]!r}]"
-        elif node.op == "call_function":
-            args = [*map(_value, node.args), *(f"{k}={_value(v)}" for k, v in node.kwargs.items())]
-            call = f"{functions.add(node.target)}({', '.join(args)})"
-        elif node.op == "output":
-            body.append(f"return {_value(node.args[0])}")
-            continue
-        else:
-            continue
-        body.append(f"{_value(node)} = {call}{comment}")
-    inputs = ", ".join(n.name for n in graph.graph.nodes if n.op == "placeholder")
-    imports = sorted(functions.imports)
-    parts = [
-        HEADER.format(title=title, name=name),
-        "from __future__ import annotations\n",
-        "\n".join(
-            [*[i for i in imports if i.startswith("import")], *[i for i in imports if i.startswith("from")]]
-        ),
-        "\n\n" + "\n\n".join(functions.sources.values()),
-        _PUT,
-        f"class {name}(nn.Module):",
-        '    """The inference graph."""\n',
-        "    def __init__(self):",
-        "        super().__init__()",
-        textwrap.indent("\n".join(build), "        "),
-        f"\n    def forward(self, {inputs}):",
-        textwrap.indent("\n".join(body), "        "),
-    ]
-    return "\n".join(parts) + "\n"
-
-
-_PUT = '''
+USAGE = "        found = model(images)  # {axes}, RGB, 0..255: boxes [B, K, 4], scores, labels, valid [B, K]"
+VIDEO = """        state = model.initial_state(1)
+        for {frame} in video:
+            found = model({frame}, state)
+            state = found["state"]"""
+FORWARD = """def forward(self, image):
+    {doc}
+    camera, pixels, fit = {prepare}(image, PREPROCESSING, {layout!r})
+    found = self.network({{"pixels": pixels, "size": {content_size}(pixels, fit)}})
+    return {finish}(found, camera, pixels, fit)"""
+PUT = '''
 def put(root, path, module):
     """Add a submodule under a dotted path."""
     *parents, leaf = path.split(".")
@@ -229,3 +60,167 @@ def put(root, path, module):
     root.add_module(leaf, module)
 
 '''
+
+
+def python_source(
+    graph: fx.GraphModule,
+    deploy: Deploy | TrackDeploy,
+    name: str,
+    title: str,
+    classes: tuple[str, ...],
+    states: dict[str, State] | None = None,
+) -> str:
+    """The source of a module that is to its weights what `deploy` is to the program's.
+
+    Args:
+        graph: the inference graph over the plain modules.
+        states: what the graph carries from frame to frame.
+
+    Raises:
+        DetError: DET0802 if a part cannot be written as source.
+    """
+    sources = Sources(taken=("put", "CLASSES", "PREPROCESSING", name))
+    sources.imports |= {"torch": "import torch", "nn": "from torch import nn"}
+    constants = [f"CLASSES = {_wrapped(classes)}"]
+    build = list(_modules(graph, sources))
+    body = list(_statements(graph, sources))
+    inputs = ", ".join(n.name for n in graph.graph.nodes if n.op == "placeholder")
+    methods = [f"def network(self, {inputs}):\n" + textwrap.indent("\n".join(body), "    ")]
+    usage = ""
+    if isinstance(deploy, Deploy):
+        sources.add(deploying.Preprocessing)
+        constants.append(f"PREPROCESSING = {deploy.pre!r}")
+        axes = "[B, 3, H, W]" if deploy.layout == "nchw" else "[B, H, W, 3]"
+        parts = {n: sources.add(getattr(deploying, n)) for n in ("prepare", "finish")}
+        parts |= {"content_size": sources.add(letterbox.content_size), "doc": IMAGE.format(axes=axes)}
+        forward = FORWARD.format(**parts, layout=deploy.layout)
+        usage = USAGE.format(axes=axes)
+    else:
+        forward = f"def forward(self, {inputs}):\n    return self.network({inputs})"
+    if states:
+        frame = inputs.partition(",")[0]
+        usage = VIDEO.format(frame=frame)
+        forward = forward.replace("(self, image)", "(self, image, state)").replace("fit)})", "fit)}, state)")
+        methods.insert(0, _initial_state(states, sources))
+    methods.insert(0, forward)
+    imports = sorted(sources.imports.values(), key=lambda s: (s.startswith("from"), s))
+    init = "def __init__(self):\n    super().__init__()\n" + textwrap.indent("\n".join(build), "    ")
+    parts_of_file = [
+        HEADER.format(title=title, name=name, usage=usage),
+        "\n".join(imports),
+        "\n\n" + "\n\n".join(sources.texts.values()),
+        PUT.rstrip("\n"),
+        "\n\n" + "\n".join(constants),
+        f'\n\nclass {name}(nn.Module):\n    """{title}."""\n',
+        "\n\n".join(textwrap.indent(m, "    ") for m in (init, *methods)),
+    ]
+    return "\n".join(parts_of_file) + "\n"
+
+
+def _wrapped(classes: tuple[str, ...]) -> str:
+    lines = textwrap.wrap(", ".join(map(repr, classes)) + ",", 100, break_on_hyphens=False)
+    return "(\n" + textwrap.indent("\n".join(lines), "    ") + "\n)"
+
+
+def _initial_state(states: dict[str, State], sources: Sources) -> str:
+    lines = []
+    for key, state in states.items():
+        made = state.op.torch()
+        assert isinstance(made, Function)
+        given = "".join(f", {k}={literal(v)}" for k, v in made.kwargs.items())
+        lines.append(f"    {key!r}: {sources.add(function(made.path))}(like{given}),")
+    head = (
+        'def initial_state(self, batch=1, device=None):\n    """What `forward` takes for a first frame."""\n'
+    )
+    body = ["like = torch.empty(batch, device=device)", "return {", *lines, "}"]
+    return head + textwrap.indent("\n".join(body), "    ")
+
+
+def _modules(graph: fx.GraphModule, sources: Sources) -> Iterator[str]:
+    """Lines that build the modules which the graph calls, and share what they share."""
+    done: list[str] = []
+    for path, module in graph.named_modules(remove_duplicate=False):
+        if not path or type(module) is nn.Module or any(path.startswith(f"{p}.") for p in done):
+            continue
+        done.append(path)
+        yield f'put(self, "{path}", {_constructor(module, sources)})'
+    first: dict[int, str] = {}
+    for path, parameter in graph.named_parameters(remove_duplicate=False):
+        other = first.setdefault(id(parameter), path)
+        if other != path:
+            place, _, leaf = path.rpartition(".")
+            source, _, source_leaf = other.rpartition(".")
+            yield (
+                f'self.get_submodule("{place}").{leaf} = self.get_submodule("{source}").{source_leaf}  # tied'
+            )
+
+
+def _constructor(module: nn.Module, sources: Sources) -> str:
+    """An expression that makes a module of the same shape."""
+    kind = type(module)
+    if kind.__module__.startswith("torch.nn"):
+        if "\n" not in repr(module):
+            return f"nn.{module!r}"
+        return _from_signature(module, f"nn.{kind.__name__}")
+    name = sources.add(kind)
+    own = next(k for k in kind.__mro__ if "__init__" in vars(k))
+    if own.__module__.startswith("torch.nn"):  # a layer of torch's with another `forward`
+        return f"{name}({module.extra_repr()})"
+    return _from_signature(module, name)
+
+
+def _from_signature(module: nn.Module, name: str) -> str:
+    """Layers keep what they are made with under the names of their parameters."""
+    given = []
+    for p in inspect.signature(type(module).__init__).parameters.values():
+        if p.name == "self":
+            continue
+        value = getattr(module, p.name, p.empty)
+        if value is p.empty:
+            what = f"{type(module).__name__} does not keep its parameter `{p.name}`"
+            raise error("DET0802", f"{what}: it cannot be written as source")
+        if p.name == "bias":  # a flag to the constructor, the parameter or None afterwards
+            value = value is not None
+        if value != p.default:
+            given.append(f"{p.name}={literal(value)}")
+    return f"{name}({', '.join(given)})"
+
+
+def _value(x: Any) -> str:
+    if isinstance(x, fx.Node):  # the underscore keeps a value's name apart from the function that made it
+        return x.name if x.op == "placeholder" else f"{x.name}_"
+    if isinstance(x, dict):
+        return "{" + ", ".join(f"{k!r}: {_value(v)}" for k, v in x.items()) + "}"
+    if isinstance(x, (list, tuple)):
+        inner = ", ".join(map(_value, x))
+        return f"[{inner}]" if isinstance(x, list) else f"({inner}{',' if len(x) == 1 else ''})"
+    return literal(x)
+
+
+def _statements(graph: fx.GraphModule, sources: Sources) -> Iterator[str]:
+    """The network, a line a node; where the place in the spec changes, the line names it."""
+    before = ""
+    for node in graph.graph.nodes:
+        args = [*map(_value, node.args), *(f"{k}={_value(v)}" for k, v in node.kwargs.items())]
+        if node.op == "output":
+            yield f"return {_value(node.args[0])}"
+        if node.op not in ("call_module", "call_function"):
+            continue
+        if node.op == "call_module":
+            call = f'self.get_submodule("{node.target}")({", ".join(args)})'
+        elif node.target is operator.getitem:
+            call = f"{args[0]}[{args[1]}]"
+        elif node.target is dict:
+            call = _value(dict(node.kwargs))
+        else:
+            call = f"{sources.add(node.target)}({', '.join(args)})"
+        place = _place(node)
+        yield f"{_value(node)} = {call}" + (f"  # {place}" if place and place != before else "")
+        before = place or before
+
+
+def _place(node: fx.Node) -> str:
+    lines = [x.strip() for x in (node.stack_trace or "").splitlines() if ".det" in x]
+    if not lines:
+        return ""
+    return lines[0].removeprefix("File ").replace('"', "").replace(", line ", ":").partition(", in")[0]

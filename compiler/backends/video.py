@@ -12,11 +12,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import ExportedProgram, export
+from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map
 
-from detc.compiler.backends.deploy import Deploy, Preprocessing
-from detc.compiler.backends.exported import batch_axis, dynamic_axes, example_input, places_kept
+from detc.compiler.backends.deploy import Deploy, Preprocessing, finish, prepare
+from detc.compiler.backends.exported import (
+    batch_axis,
+    dynamic_axes,
+    example_input,
+    places_kept,
+    traced,
+)
 from detc.compiler.functional import letterbox as lb
 from detc.compiler.spec import TargetSpec
 
@@ -46,9 +52,9 @@ class VideoDeploy(Deploy):
 
     def forward(self, image: Tensor, state: State) -> dict[str, Any]:  # type: ignore[override]
         """See the class."""
-        camera, pixels, fit = self.prepare(image)
+        camera, pixels, fit = prepare(image, self.pre, self.layout)
         outputs = self.inner({"pixels": pixels, "size": lb.content_size(pixels, fit)}, state)
-        return self.finish(outputs, camera, pixels, fit)
+        return finish(outputs, camera, pixels, fit)
 
 
 class TrackDeploy(nn.Module):
@@ -104,7 +110,7 @@ def export_video(deploy: VideoDeploy | TrackDeploy, target: TargetSpec) -> Expor
     """Trace a deployed module with its state."""
     given, shapes = arguments(deploy, target)
     with torch.no_grad(), places_kept(deploy.inner):
-        return export(deploy, tuple(given.values()), dynamic_shapes=shapes, strict=False)
+        return traced(deploy, tuple(given.values()), shapes, target)
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ a head, C = M D channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,12 @@ from detc.nativeops import ops
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention (Vaswani et al., 2017) with separate projections `q`, `k`, `v`, `out`."""
 
-    def __init__(self, query: int, key: int, value: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, key_width: int, value_width: int, heads: int, dropout: float) -> None:
         super().__init__()
+        self.width, self.key_width, self.value_width = width, key_width, value_width
         self.heads, self.dropout = heads, dropout
-        self.q, self.k, self.v = nn.Linear(query, query), nn.Linear(key, query), nn.Linear(value, query)
-        self.out = nn.Linear(query, query)
+        self.q, self.k = nn.Linear(width, width), nn.Linear(key_width, width)
+        self.v, self.out = nn.Linear(value_width, width), nn.Linear(width, width)
         for layer in (self.q, self.k, self.v):
             # as if the three were one matrix of 3 C rows, which is how torch's own layer begins
             nn.init.xavier_uniform_(layer.weight, gain=1 / math.sqrt(2))
@@ -64,16 +66,23 @@ def additive_mask(valid_BK: Tensor | None, mask: Tensor | None, dtype: torch.dty
     return torch.zeros((), dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
 
 
+def numbers(values: Sequence[int], like: Tensor) -> Tensor:
+    """Sizes as a tensor of the dtype and device of `like`; they are symbolic in graphs of dynamic size."""
+    if all(isinstance(n, int) for n in values):
+        return like.new_tensor(values)
+    return torch.stack([like.new_full((), n) for n in values])
+
+
 class DeformableAttention(nn.Module):
     """Multi-scale deformable attention (Zhu et al., 2021) around points or boxes."""
 
-    def __init__(self, query: int, value: int, heads: int, levels: int, points: int) -> None:
+    def __init__(self, width: int, value_width: int, heads: int, levels: int, points: int) -> None:
         super().__init__()
+        self.width, self.value_width = width, value_width
         self.heads, self.levels, self.points = heads, levels, points
-        self.offsets = nn.Linear(query, heads * levels * points * 2)
-        self.weights = nn.Linear(query, heads * levels * points)
-        self.value = nn.Linear(value, query)
-        self.out = nn.Linear(query, query)
+        self.offsets = nn.Linear(width, heads * levels * points * 2)
+        self.weights = nn.Linear(width, heads * levels * points)
+        self.value, self.out = nn.Linear(value_width, width), nn.Linear(width, width)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -109,7 +118,7 @@ class DeformableAttention(nn.Module):
             levels: maps whose sizes say how the rows lie.
             grid: what `level_grid` gives for them.
         """
-        sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in levels]
+        sizes = [(x.shape[-2], x.shape[-1]) for x in levels]
         value_BSC = self.value(value_BSC).masked_fill(~grid["valid"][..., None], 0.0)
         value_BSMD = value_BSC.unflatten(-1, (self.heads, -1))
         shape = (self.heads, self.levels, self.points)
@@ -118,7 +127,7 @@ class DeformableAttention(nn.Module):
         # fractions of the content become fractions of the padded map
         place_BNL2 = reference[:, :, None, :2].float() * grid["ratio"][:, None]
         if reference.shape[-1] == 2:
-            step = place_BNL2.new_tensor([(w, h) for h, w in sizes])[:, None]
+            step = numbers([n for h, w in sizes for n in (w, h)], place_BNL2).view(-1, 1, 2)
             offsets_BNMLP2 = offsets_BNMLP2 / step
         else:
             extent_BNL2 = reference[:, :, None, 2:].float() * grid["ratio"][:, None]

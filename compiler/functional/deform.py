@@ -28,7 +28,8 @@ class DeformConv2d(nn.Conv2d):
         offset_groups: int,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias)
-        self.modulated, self.taps = modulated, offset_groups * kernel * kernel
+        self.kernel, self.modulated, self.offset_groups = kernel, modulated, offset_groups
+        self.taps = offset_groups * kernel * kernel
         self.offset = nn.Conv2d(
             in_channels, (3 if modulated else 2) * self.taps, kernel, stride, padding, dilation
         )

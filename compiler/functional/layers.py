@@ -49,6 +49,7 @@ class Scale(nn.Module):
 
     def __init__(self, init: float = 1.0) -> None:
         super().__init__()
+        self.init = init
         self.scale = nn.Parameter(torch.tensor(init))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,6 +62,7 @@ class FreeParameter(nn.Module):
 
     def __init__(self, shape: list[int], init: str, std: float) -> None:
         super().__init__()
+        self.shape, self.init, self.std = list(shape), init, std
         self.value = nn.Parameter(torch.zeros(shape))
         if init == "normal":
             nn.init.normal_(self.value, std=std)

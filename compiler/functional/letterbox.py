@@ -83,10 +83,12 @@ def pad_to(image_BCHW: Tensor, align: int, fill: float | list[float]) -> tuple[T
         float32 pixels [B, C, h, w] and the content's (height, width), int64 [2].
     """
     h, w = image_BCHW.shape[-2:]
+    # multiples of a whole number: of those the shapes of all strides follow without a remainder
+    below, right = (h + align - 1) // align * align - h, (w + align - 1) // align * align - w
     height, width = _sides(image_BCHW)
     pixels = image_BCHW.to(torch.float32)
     offset = torch.tensor(fill, dtype=pixels.dtype, device=pixels.device).reshape(1, -1, 1, 1)
-    pixels = torch.nn.functional.pad(pixels - offset, (0, -w % align, 0, -h % align)) + offset
+    pixels = torch.nn.functional.pad(pixels - offset, (0, right, 0, below)) + offset
     return pixels, torch.stack([height, width])
 
 

@@ -95,6 +95,7 @@ class LevelEmbedding(nn.Module):
 
     def __init__(self, levels: int, channels: int, std: float) -> None:
         super().__init__()
+        self.levels, self.channels, self.std = levels, channels, std
         self.value = nn.Parameter(torch.empty(levels, channels))
         nn.init.normal_(self.value, std=std)
 

@@ -22,7 +22,7 @@ def spans(there_BKN: Tensor) -> tuple[Tensor, Tensor]:
     """First index that is true and last one plus 1, float [B, K]; 0 and 0 where none is."""
     count = there_BKN.shape[-1]
     index_N = torch.arange(count, device=there_BKN.device, dtype=torch.float32)
-    low_BK = torch.where(there_BKN, index_N, float(count)).amin(-1)
+    low_BK = torch.where(there_BKN, index_N, torch.inf).amin(-1)
     high_BK = torch.where(there_BKN, index_N + 1, 0.0).amax(-1)
     return torch.where(high_BK > 0, low_BK, 0.0), high_BK
 

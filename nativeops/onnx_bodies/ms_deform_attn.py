@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from onnxscript import FLOAT, script
+from onnxscript import FLOAT, INT64, script
 from onnxscript.values import Opset
 
 from detc.nativeops.onnx_bodies._taps import CONSTANTS, function, sizes, taps
@@ -17,14 +18,30 @@ def _node(value: FLOAT, locations: FLOAT, weights: FLOAT, spatial_shapes: Sequen
     return detc.MsDeformAttn(value, locations, weights, spatial_shapes=spatial_shapes)
 
 
+@script(detc, default_opset=detc)
+def _sized_node(value: FLOAT, locations: FLOAT, weights: FLOAT, spatial_shapes: INT64) -> FLOAT:
+    return detc.MsDeformAttnSized(value, locations, weights, spatial_shapes)
+
+
 def translate(
     value,  # type: ignore[no-untyped-def]
-    spatial_shapes: Sequence[int],
+    spatial_shapes,
     locations,
     weights,
 ):
-    """The exporter's rule."""
-    return _node(value, locations, weights, spatial_shapes=[int(n) for n in spatial_shapes])
+    """The exporter's rule; in graphs of dynamic size the levels' sizes are an input."""
+    from onnxscript import opset18
+
+    if all(isinstance(n, int) for n in spatial_shapes):
+        return _node(value, locations, weights, spatial_shapes=[int(n) for n in spatial_shapes])
+    op: Any = opset18
+
+    def listed(n: Any) -> Any:
+        return (
+            op.Constant(value_ints=[n]) if isinstance(n, int) else op.Reshape(n, op.Constant(value_ints=[1]))
+        )
+
+    return _sized_node(value, locations, weights, op.Concat(*map(listed, spatial_shapes), axis=0))
 
 
 _BODY = f"""
@@ -32,7 +49,6 @@ _BODY = f"""
 {sizes("value", "B S M D")}
 {sizes("weights", "B2 Q M2 L P")}
   pairs = Constant <value_ints: ints = [-1, 2]> ()
-  flat = Constant <value_ints: ints = @spatial_shapes> ()
   levels = Reshape (flat, pairs)
   H_l, W_l = Split <axis = 1, num_outputs = 2> (levels)
   area = Mul (H_l, W_l)
@@ -84,6 +100,10 @@ _BODY = f"""
 TRANSLATIONS = {"ms_deform_attn": translate}
 FUNCTIONS = {
     "MsDeformAttn": lambda: function(
-        "MsDeformAttn <spatial_shapes> (value, locations, weights) => (out)", _BODY
-    )
+        "MsDeformAttn <spatial_shapes> (value, locations, weights) => (out)",
+        "  flat = Constant <value_ints: ints = @spatial_shapes> ()\n" + _BODY,
+    ),
+    "MsDeformAttnSized": lambda: function(
+        "MsDeformAttnSized (value, locations, weights, flat) => (out)", _BODY
+    ),
 }

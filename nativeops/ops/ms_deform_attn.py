@@ -37,7 +37,7 @@ def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
 
 
 _grad_op = native_op(
-    "ms_deform_attn_backward(Tensor grad, Tensor value, int[] spatial_shapes, Tensor locations,"
+    "ms_deform_attn_backward(Tensor grad, Tensor value, SymInt[] spatial_shapes, Tensor locations,"
     " Tensor weights) -> (Tensor, Tensor, Tensor)",
     reference=_reference_backward,
     fake=lambda grad, value, spatial_shapes, locations, weights: (
@@ -48,7 +48,7 @@ _grad_op = native_op(
 )
 
 _op = native_op(
-    "ms_deform_attn(Tensor value, int[] spatial_shapes, Tensor locations, Tensor weights) -> Tensor",
+    "ms_deform_attn(Tensor value, SymInt[] spatial_shapes, Tensor locations, Tensor weights) -> Tensor",
     reference=reference,
     fake=lambda value, spatial_shapes, locations, weights: value.new_empty(
         (value.shape[0], weights.shape[1], value.shape[2] * value.shape[3])
@@ -83,7 +83,7 @@ def ms_deform_attn(
     check("ms_deform_attn", "locations", locations_BQMLP2, "[B, Q, M, L, P, 2]")
     check("ms_deform_attn", "weights", weights_BQMLP, "[B, Q, M, L, P]")
     check_device("ms_deform_attn", value_BSMD, locations_BQMLP2, weights_BQMLP)
-    flat = [int(n) for item in spatial_shapes for n in (item if isinstance(item, (tuple, list)) else (item,))]
+    flat = [n for item in spatial_shapes for n in (item if isinstance(item, (tuple, list)) else (item,))]
     positions = sum(height * width for height, width in level_sizes(flat))
     if positions != value_BSMD.shape[1]:
         raise ValueError(f"spatial_shapes cover {positions} positions, value has {value_BSMD.shape[1]}")

@@ -11,6 +11,8 @@ from torch import Tensor
 from detc.nativeops.reference.boxes import pairwise_iou as straight_iou
 from detc.nativeops.reference.rotated_box import pairwise_rotated_iou
 
+_BLOCK = 1024
+
 
 def batched_nms(
     boxes_BN4: Tensor,
@@ -46,9 +48,15 @@ def batched_nms(
         if labels_BN is not None:
             classes = labels_BN[image][index]
         boxes = boxes_BN4[image][index].to(compute)
-        same = torch.ones_like(classes[:, None] == classes) if class_agnostic else classes[:, None] == classes
+        groups = torch.zeros_like(classes) if class_agnostic else classes
         by_index = torch.argsort(candidates)
-        scores = _rescore(boxes, flat[candidates], by_index, same, iou_threshold, method, sigma, min_score)
+        if method == "hard":
+            kept = greedy_keep(boxes, groups, iou_threshold, keep)
+            scores = flat[candidates].where(kept, -torch.inf)
+        else:
+            scores = _rescore(
+                boxes, flat[candidates], by_index, groups, iou_threshold, method, sigma, min_score
+            )
         floor = score_threshold if method == "hard" else min_score
         # By score, ties by candidate index: the second sort is stable over the first.
         ranked = by_index[torch.sort(scores[by_index], descending=True, stable=True).indices]
@@ -67,18 +75,16 @@ def _rescore(
     boxes: Tensor,
     scores: Tensor,
     by_index: Tensor,
-    same: Tensor,
+    groups: Tensor,
     iou_threshold: float,
     method: str,
     sigma: float,
     min_score: float,
 ) -> Tensor:
-    """Scores after suppression; -inf where a box is gone. Boxes come by descending score; ``by_index`` orders
-    them by candidate."""
-    iou = pairwise_iou(boxes)
-    if method == "hard":
-        return scores.where(greedy_keep((iou.double() > iou_threshold) & same), -torch.inf)
-    iou = iou.nan_to_num(0.0, posinf=0.0, neginf=0.0) * same
+    """Scores after soft or matrix suppression. Boxes come by descending score; ``by_index`` orders them by
+    candidate."""
+    same = groups[:, None] == groups
+    iou = pairwise_iou(boxes, boxes).nan_to_num(0.0, posinf=0.0, neginf=0.0) * same
     if method.startswith("soft"):
         decayed = torch.empty_like(scores)
         decayed[by_index] = _soft(
@@ -117,22 +123,43 @@ def _soft(
     return final
 
 
-def pairwise_iou(boxes: Tensor) -> Tensor:
-    """IoU of every pair of boxes ``[N, 4]``, or rotated boxes ``[N, 5]``: ``[N, N]``."""
-    return (pairwise_rotated_iou if boxes.shape[-1] == 5 else straight_iou)(boxes, boxes)
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of every pair of boxes ``[N, 4]`` and ``[M, 4]``, or rotated boxes ``[N, 5]``: ``[N, M]``."""
+    return (pairwise_rotated_iou if a.shape[-1] == 5 else straight_iou)(a, b)
 
 
-def greedy_keep(suppresses: Tensor) -> Tensor:
-    """Which boxes greedy suppression keeps, given ``suppresses[i, j]``: box i, if kept, removes the later box
-    j.
+def greedy_keep(boxes: Tensor, groups: Tensor, iou_threshold: float, most: int) -> Tensor:
+    """Which boxes ``[N, 4]`` greedy suppression keeps, bool ``[N]``: each, in order, unless a kept one before it of
+    its group overlaps it by more than the threshold. After ``most`` (or a few more) the rest is not looked at.
+
+    Boxes are taken in blocks, so that memory does not grow with their square.
+    """
+    kept = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    for start in range(0, len(boxes), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        before = kept.nonzero().squeeze(1)
+        if len(before) >= most:
+            break
+        gone = _removes(boxes[before], groups[before], boxes[block], groups[block], iou_threshold).any(0)
+        own = _removes(boxes[block], groups[block], boxes[block], groups[block], iou_threshold)
+        kept[block] = _settled(own.triu(1), ~gone)
+    return kept
+
+
+def _removes(a: Tensor, groups_a: Tensor, b: Tensor, groups_b: Tensor, iou_threshold: float) -> Tensor:
+    """Whether box i of ``a``, if kept, removes box j of ``b``: bool ``[N, M]``."""
+    return (pairwise_iou(a, b).double() > iou_threshold) & (groups_a[:, None] == groups_b)
+
+
+def _settled(earlier: Tensor, alive: Tensor) -> Tensor:
+    """Which of the boxes ``alive`` stay, given ``earlier[i, j]``: box i, if kept, removes the later box j.
 
     The kept set is the one fixed point of "kept unless a kept earlier box removes it"; every sweep settles at
     least one more box.
     """
-    earlier = suppresses.triu(1)
-    kept = torch.ones(len(earlier), dtype=torch.bool, device=earlier.device)
+    kept = alive
     while True:
-        swept = ~(earlier & kept[:, None]).any(0)
+        swept = alive & ~(earlier & kept[:, None]).any(0)
         if torch.equal(swept, kept):
             return kept
         kept = swept
@@ -143,4 +170,4 @@ def nms(boxes_N4: Tensor, scores_N: Tensor, iou_threshold: float) -> Tensor:
     compute = torch.float64 if boxes_N4.dtype == torch.float64 else torch.float32
     order = torch.sort(scores_N.to(compute), descending=True, stable=True).indices
     boxes = boxes_N4[order].to(compute)
-    return order[greedy_keep(pairwise_iou(boxes).double() > iou_threshold)]
+    return order[greedy_keep(boxes, torch.zeros_like(order), iou_threshold, len(boxes))]

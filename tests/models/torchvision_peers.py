@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,11 @@ def settle(model: nn.Module, images: Tensor) -> None:
     model.eval()
 
 
-def prepared(model: Any) -> ImageList:
-    """The photos as the model's own transform resizes, normalises and pads them."""
+def prepared(model: Any, *, apart: bool = False) -> list[ImageList]:
+    """The photos as the model's own transform resizes, normalises and pads them: a batch, or one each."""
     model.eval()
-    return model.transform(photos())[0]
+    groups = [[p] for p in photos()] if apart else [photos()]
+    return [model.transform(g)[0] for g in groups]
 
 
 def as_pixels(images: ImageList, model: Any) -> dict[str, Tensor]:
@@ -54,34 +56,64 @@ def as_pixels(images: ImageList, model: Any) -> dict[str, Tensor]:
     return {"pixels": (images.tensors * std + mean) * 255, "size": sizes}
 
 
-def assert_same_detections(mine: dict[str, Tensor], theirs: list[dict[str, Tensor]], shift: int) -> int:
-    """Compare image by image: boxes to 0.05 px, scores to 1e-4, the same labels up to ties of the score.
+@dataclass
+class Agreement:
+    """How many detections were compared, and the largest differences: boxes in pixels, scores, soft masks.
+
+    spread: the largest difference of two pixels of a mask; 0 without masks.
+    """
+
+    count: int = 0
+    box: float = 0.0
+    score: float = 0.0
+    mask: float = 0.0
+    spread: float = 0.0
+
+    def add(self, other: Agreement) -> None:
+        """Take in another batch."""
+        self.count += other.count
+        for name in ("box", "score", "mask", "spread"):
+            setattr(self, name, max(getattr(self, name), getattr(other, name)))
+
+
+def agreement(mine: dict[str, Tensor], theirs: list[dict[str, Tensor]], shift: int) -> Agreement:
+    """Compare image by image: the same labels and order up to ties of the score.
 
     Args:
-        mine: detections [B, K] of an infer graph.
-        theirs: torchvision's, one dict an image.
+        mine: detections [B, K] of an infer graph, perhaps with `box_masks` [B, K, m, m].
+        theirs: torchvision's, one dict an image, perhaps with `masks` [K, 1, m, m].
         shift: what to add to labels here to get torchvision's.
 
-    Returns:
-        The number of detections compared.
+    Each of theirs is paired with the nearest box of ours with its label and its score (to 1e-4). One without such
+    a partner fails.
     """
-    total = 0
+    seen = Agreement()
     for i, other in enumerate(theirs):
         valid = mine["valid"][i]
         assert int(valid.sum()) == len(other["scores"]), f"image {i}: numbers of detections"
         order = torch.argsort(other["scores"], descending=True, stable=True)
         scores, labels = mine["scores"][i][valid], mine["labels"][i][valid] + shift
         boxes = mine["boxes"][i][valid]
-        torch.testing.assert_close(scores, other["scores"][order], atol=1e-4, rtol=0)
+        if len(scores):
+            seen.score = max(seen.score, float((scores - other["scores"][order]).abs().max()))
         unused = set(range(len(scores)))
         for k, j in enumerate(order.tolist()):
-            near = [u for u in unused if abs(u - k) < 8 and abs(float(scores[u] - other["scores"][j])) < 1e-4]
-            match = [
-                u
-                for u in near
-                if labels[u] == other["labels"][j] and (boxes[u] - other["boxes"][j]).abs().max() < 0.05
+            near = [
+                (float((boxes[u] - other["boxes"][j]).abs().max()), u)
+                for u in unused
+                if abs(u - k) < 8
+                and abs(float(scores[u] - other["scores"][j])) < 1e-4
+                and labels[u] == other["labels"][j]
             ]
-            assert match, f"image {i}: no detection like torchvision's number {k}"
-            unused.discard(match[0])
-        total += len(scores)
-    return total
+            assert near, f"image {i}: no detection like torchvision's number {k}"
+            gap, match = min(near)
+            seen.box = max(seen.box, gap)
+            unused.discard(match)
+            if "masks" in other:
+                theirs_mm = other["masks"][j, 0]
+                seen.mask = max(
+                    seen.mask, float((mine["box_masks"][i][valid][match] - theirs_mm).abs().max())
+                )
+                seen.spread = max(seen.spread, float(theirs_mm.max() - theirs_mm.min()))
+        seen.count += len(scores)
+    return seen
