@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt
 from detc.compiler.dims import dim
 from detc.compiler.ops.base import Function, Op, Port
 from detc.compiler.ops.boxes import boxes_of
-from detc.compiler.types import BATCH, Mismatch, Pyramid, Struct, Tensor, Type, struct, tensor
+from detc.compiler.types import BATCH, Image, Mismatch, Pyramid, Struct, Tensor, Type, struct, tensor
 
 PACKAGE = "detc.compiler.functional.semi"
 FOUND = Port("found", Struct, kinds=("detections",))
@@ -21,7 +21,7 @@ def _rows(found: Struct, name: str) -> Tensor:
 
 
 class PseudoLabels(Op):
-    """Detections as truth to learn from: those that score above `score`.
+    """Detections as truth to learn from: those that score above `score`, and at most `below`.
 
     With a second input, the scatter [B, K] of their boxes, also those whose scatter is below `spread`.
     """
@@ -32,9 +32,12 @@ class PseudoLabels(Op):
 
     score: float = Field(default=0.9, ge=0, le=1)
     spread: float | None = Field(default=None, gt=0)
+    below: float = Field(default=1.0, ge=0, le=1)
 
     def infer(self, found: Struct, scatter: Tensor | None = None) -> Struct:
         """Detections [B, K] to instances [B, K]."""
+        if self.below <= self.score:
+            raise Mismatch(f"no detection scores above {self.score} and at most {self.below}", param="below")
         if (scatter is None) != (self.spread is None):
             raise Mismatch("`spread` limits the scatter, the second input: give both or none", param="spread")
         boxes = _rows(found, "boxes")
@@ -48,7 +51,8 @@ class PseudoLabels(Op):
 
     def torch(self, found: Type, scatter: Type | None = None) -> Function:  # type: ignore[override]
         """Comparisons; the capacity stays."""
-        return Function(f"{PACKAGE}:pseudo_labels", {"score": self.score, "spread": self.spread})
+        kwargs = {"score": self.score, "spread": self.spread, "below": self.below}
+        return Function(f"{PACKAGE}:pseudo_labels", kwargs)
 
 
 class JitterBoxes(Op):
@@ -153,6 +157,35 @@ class ToView(Op):
     def torch(self, found: Type, here: Type, there: Type) -> Function:  # type: ignore[override]
         """A product of matrices, corner by corner."""
         return Function(f"{PACKAGE}:to_view", {"min_size": self.min_size})
+
+
+class Cover(Op):
+    """An image with some boxes painted over in `fill`; pixels inside any box of the third input stay.
+
+    What a teacher is not sure of is then neither an object nor background to its student.
+    """
+
+    module = "std.semi"
+    phase = "train"
+    inputs = (
+        Port("seen", Image),
+        Port("hidden", Struct, kinds=("instances", "detections", "proposals")),
+        Port("shown", Struct, kinds=("instances", "detections", "proposals"), optional=True),
+    )
+
+    fill: float = Field(default=114.0, ge=0, le=255)
+
+    def infer(self, seen: Image, hidden: Struct, shown: Struct | None = None) -> Image:
+        """The image's type."""
+        for boxes in (hidden, shown):
+            if boxes is not None:
+                _rows(boxes, "boxes")
+                _rows(boxes, "valid")
+        return seen
+
+    def torch(self, seen: Type, hidden: Type, shown: Type | None = None) -> Function:  # type: ignore[override]
+        """Comparisons of pixels' centres with sides of boxes."""
+        return Function(f"{PACKAGE}:cover", {"fill": self.fill})
 
 
 class AtPoints(Op):

@@ -42,7 +42,7 @@ model SmallGFL(classes: labels) extends GFL(
 }
 model OverRCNN(classes: labels) extends SoftTeacher(classes) { replace student = SmallRCNN(classes) }
 model OverFCOS(classes: labels) extends SoftTeacher(classes) { replace student = SmallFCOS(classes) }
-model OverRTMDet(classes: labels) extends SoftTeacher(classes, predict = "teacher") {
+model OverRTMDet(classes: labels) extends SoftTeacher(classes, predict = "teacher", doubt = 5%) {
   replace student = RTMDet(classes, deepen = 0.167, widen = 0.125, blocks = 1, exp_on_reg = false)
 }
 model SmallLD(classes: labels) extends LD(

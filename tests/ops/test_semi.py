@@ -103,3 +103,37 @@ def test_any_object() -> None:
     assert semi.any_object({"valid": valid}) == 0.0
     valid[1, 2] = True
     assert semi.any_object({"valid": valid}) == 1.0
+
+
+def test_the_doubtful_are_those_between_two_scores() -> None:
+    d = found(6)
+    out = semi.pseudo_labels(d, score=0.2, spread=None, below=0.6)
+    assert torch.equal(out["valid"], (d["scores"] > 0.2) & (d["scores"] <= 0.6))
+    both = semi.pseudo_labels(d, score=0.6, spread=None)["valid"] | out["valid"]
+    assert torch.equal(both, d["scores"] > 0.2)
+
+
+def test_what_is_in_doubt_is_painted_over_but_not_what_is_sure() -> None:
+    rng = torch.Generator().manual_seed(3)
+    pixels = torch.rand(2, 3, 40, 50, generator=rng) * 100
+    size = torch.tensor([[40.0, 50.0]] * 2)
+    hidden, shown = found(3, seed=1), found(2, seed=2)
+    hidden["valid"][0, 1] = False
+    out = semi.cover({"pixels": pixels, "size": size}, hidden, shown, fill=114.0)
+    want = pixels.numpy().copy()
+    for b, y, x in np.ndindex(2, 40, 50):
+        within = [
+            any(
+                bool(ok) and q[0] <= x + 0.5 < q[2] and q[1] <= y + 0.5 < q[3]
+                for q, ok in zip(some["boxes"][b].tolist(), some["valid"][b], strict=True)
+            )
+            for some in (hidden, shown)
+        ]
+        if within[0] and not within[1]:
+            want[b, :, y, x] = 114.0
+    np.testing.assert_array_equal(out["pixels"].numpy(), want)
+    assert (out["pixels"] == 114).any() and torch.equal(out["size"], size)
+    everything = semi.cover({"pixels": pixels, "size": size}, hidden, fill=114.0)["pixels"] == 114
+    assert (everything | ~(out["pixels"] == 114)).all() and everything.sum() > (out["pixels"] == 114).sum()
+    nobody = {**hidden, "valid": torch.zeros_like(hidden["valid"])}
+    assert torch.equal(semi.cover({"pixels": pixels, "size": size}, nobody, fill=1.0)["pixels"], pixels)
