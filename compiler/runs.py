@@ -24,7 +24,7 @@ from detc.compiler.targets import resolve_target
 from detc.compiler.types import Map
 from detc.compiler.values import Construct, Labels, Poisoned, TemplateRef, Value, a_kind, kind_of, show
 from detc.dsl import ast
-from detc.dsl.diagnostics import WARNING, DetError, Report, did_you_mean, error
+from detc.dsl.diagnostics import ERROR, WARNING, DetError, Report, did_you_mean, error
 from detc.dsl.source import Origin, Span
 
 T = TypeVar("T")
@@ -271,12 +271,19 @@ class RunResolver:
                 if not any(matches(rule.selector, name) for name in learnt):
                     known = list(model.weights)
                     label = "no parameter matches" + did_you_mean(rule.selector, known)
-                    if any(matches(rule.selector, name) for name in parameter_names(model)):
-                        label = "it matches frozen parameters only"
+                    frozen = any(matches(rule.selector, name) for name in parameter_names(model))
+                    message = "frozen parameters only" if frozen else "nothing"
+                    label = "it changes nothing" if frozen else label
+                    if frozen and rule.origin is not None and rule.origin.span.source.library:
+                        continue  # a recipe for many models
                     assert rule.origin is not None
                     self.report.add(
                         *error(
-                            "DET0702", f"the selector `{rule.selector}` matches nothing", rule.origin, label
+                            "DET0702",
+                            f"the selector `{rule.selector}` matches {message}",
+                            rule.origin,
+                            label,
+                            severity=WARNING if frozen else ERROR,
                         ).diagnostics
                     )
             if data is not None and data.sample is not None:

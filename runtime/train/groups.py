@@ -40,9 +40,11 @@ def parameter_groups(model: nn.Module, rules: Sequence[GroupRule]) -> list[dict[
         Groups with "params", "names" (same order) and the fields of the rules.
 
     Raises:
-        DetError: DET0702 if a rule matches no trainable parameter or has an unknown field.
+        DetError: DET0702 if a rule matches no parameter or has an unknown field; of those that match frozen
+            ones alone, `detc check` warns.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    everything = [name for name, _ in model.named_parameters()]
     fields: dict[str, dict[str, Any]] = {name: {} for name in named}
     for rule in rules:
         for key in rule.fields:
@@ -54,8 +56,8 @@ def parameter_groups(model: nn.Module, rules: Sequence[GroupRule]) -> list[dict[
                     help=f"a group may set {', '.join(FIELDS)}",
                 )
         found = matched_paths(rule.selector, named)
-        if not found:
-            raise _no_match(rule, model, named)
+        if not found and not matched_paths(rule.selector, everything):
+            raise _no_match(rule, everything, named)
         for name in found:
             fields[name].update(rule.fields)
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -70,16 +72,11 @@ def parameter_groups(model: nn.Module, rules: Sequence[GroupRule]) -> list[dict[
     return list(groups.values())
 
 
-def _no_match(rule: GroupRule, model: nn.Module, named: Iterable[str]) -> DetError:
-    everything = [name for name, _ in model.named_parameters()]
-    if matched_paths(rule.selector, everything):
-        text = f'group "{rule.selector}" matches only frozen parameters'
-        help_text = "take the group out, or unfreeze the node"
-    else:
-        last = [s for s in re.split(r"[.\[\]]+", rule.selector) if s and "*" not in s]
-        nodes = {segment for name in everything for segment in name.split(".") if not segment.isdigit()}
-        hint = did_you_mean(last[-1], nodes - {"weight", "bias"}) if last and last[-1] not in nodes else ""
-        text = f'group "{rule.selector}" matches no parameter{hint}'
-        sample = ", ".join(list(named)[:3])
-        help_text = f"selectors are node paths with `*` and `**`; parameters are called {sample}, …"
+def _no_match(rule: GroupRule, everything: Sequence[str], named: Iterable[str]) -> DetError:
+    last = [s for s in re.split(r"[.\[\]]+", rule.selector) if s and "*" not in s]
+    nodes = {segment for name in everything for segment in name.split(".") if not segment.isdigit()}
+    hint = did_you_mean(last[-1], nodes - {"weight", "bias"}) if last and last[-1] not in nodes else ""
+    text = f'group "{rule.selector}" matches no parameter{hint}'
+    sample = ", ".join(list(named)[:3])
+    help_text = f"selectors are node paths with `*` and `**`; parameters are called {sample}, …"
     return error("DET0702", text, rule.origin, "matches nothing", help=help_text)
