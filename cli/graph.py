@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from detc.cli.console import Run, Sets, Spec, checked, command, usage
+from detc.cli.console import Json, Run, Sets, Spec, checked, command, print_json, usage
 
 if TYPE_CHECKING:
     from detc.compiler.check import CheckResult
@@ -25,13 +25,20 @@ def graph(
     model: Annotated[str | None, typer.Option("--model", help="A model outside of runs.")] = None,
     run: Run = None,
     sets: Sets = [],  # noqa: B006 (typer copies it)
+    json: Json = False,
 ) -> None:
     """Draw the graph of a model: every op with its inputs, type and weights."""
     if phase not in ("infer", "train"):
         raise usage(f"--phase is infer or train, not `{phase}`")
     if out is not None and out.suffix not in (".svg", ".txt"):
         raise usage(f"a graph is written as .svg or .txt, not `{out.suffix}`")
-    chosen = choose(checked(spec, sets, run), run, model)
+    chosen = choose(checked(spec, sets, run, as_json=json), run, model)
+    if json:
+        from detc.compiler.text import graph_data
+
+        print_json({"model": chosen.name, **graph_data(chosen.infer if phase == "infer" else chosen.train)})
+        if out is None:
+            return
     if out is not None and out.suffix == ".svg":
         from detc.compiler.svg import model_svg
 
@@ -44,7 +51,8 @@ def graph(
         print(text, end="")
     else:
         out.write_text(text, encoding="utf-8")
-        print(f"wrote {out}")
+        if not json:
+            print(f"wrote {out}")
 
 
 def choose(result: CheckResult, run: str | None, model: str | None) -> Model:

@@ -22,15 +22,24 @@ def test(
 
     Exits with 1 if a test fails.
     """
-    from detc.compiler.spec_tests import run_tests
+    from detc.compiler.spec_tests import TestResult, run_tests
+    from detc.dsl.diagnostics import DetError, Diagnostic
 
-    results = [result for path in det_files(paths) for result in run_tests(path)]
+    results: list[TestResult] = []
+    broken: list[Diagnostic] = []  # of files that cannot be read: the tests of the others run all the same
+    for path in det_files(paths):
+        try:
+            results += run_tests(path)
+        except DetError as problem:
+            broken += problem.diagnostics
     failed = [result for result in results if not result.passed]
     if json:
         from detc.dsl.render import to_json
 
+        tests: list[dict[str, object]] = [{"diagnostics": [to_json(d) for d in broken]}] if broken else []
         print_json(
-            [
+            tests
+            + [
                 {
                     "file": r.file,
                     "title": r.title,
@@ -44,7 +53,7 @@ def test(
     else:
         for result in results:
             print(f"{'ok  ' if result.passed else 'FAIL'}  {result.file}: {result.title}")
-        show([d for result in failed for d in result.problems])
+        show([*broken, *(d for result in failed for d in result.problems)])
         print(f"{count(len(results), 'test')}, {len(failed)} failed")
-    if failed:
+    if failed or broken:
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from detc.cli.console import Run, Sets, Spec, chosen_run, command
+from detc.cli.console import Json, Run, Sets, Spec, chosen_run, command, print_json
 
 app = command()
 
@@ -17,8 +17,14 @@ def why(
     path: Annotated[str, typer.Argument(metavar="PATH", help="For example neck.lateral[2].out, or neck.")],
     run: Run = None,
     sets: Sets = [],  # noqa: B006 (typer copies it)
+    json: Json = False,
 ) -> None:
     """Show every place that had a say in a value, or what a node is and where it is applied."""
     from detc.compiler.why import why as explain
+    from detc.compiler.why import why_data
 
-    print(explain(chosen_run(spec, sets, run), path), end="")
+    chosen = chosen_run(spec, sets, run, as_json=json)
+    if json:
+        print_json(why_data(chosen, path))
+    else:
+        print(explain(chosen, path), end="")

@@ -257,6 +257,9 @@ class RunResolver:
             except DetError as problem:
                 self.report.add(*problem.diagnostics)
                 continue
+            if name not in self.exprs and name != "model":
+                message = f"`set {active.claim.text}` matches nothing: this run has no `{name}`"
+                self.report.add(*error("DET0401", message, active.origin, "no such path").diagnostics)
             self.edits[name].append(active)
 
     def _cross_checks(

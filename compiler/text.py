@@ -8,6 +8,7 @@ from detc.compiler.graph import Arg, DetGraph, Model, Node
 from detc.compiler.ops.base import Op
 from detc.compiler.types import Image, Map, Pyramid, Struct, Tensor, Type
 from detc.compiler.values import Wire, show
+from detc.dsl.render import place
 
 
 def part_type(t: Type, path: tuple[str | int, ...]) -> Type:
@@ -82,6 +83,28 @@ def graph_text(graph: DetGraph) -> str:
     lines += [f"  next {name} = {arg_text(arg)}" for name, arg in graph.nexts.items()]
     lines += [f"  loss {x.name} = {x.weight:g} * {arg_text(x.wire)}" for x in graph.losses]
     return "\n".join([*lines, "}", ""])
+
+
+def graph_data(graph: DetGraph) -> dict[str, Any]:
+    """A graph as plain data: inputs and nodes in order, outputs, losses."""
+    nodes = [
+        {
+            "id": node.id,
+            "op": op_text(node.op) if node.op is not None else "input",
+            "inputs": [arg_text(a) for a in node.args],
+            "weights": node.weights,
+            "type": type_text(node.type),
+            "place": place(node.origin.user()),
+        }
+        for node in graph.nodes()
+    ]
+    return {
+        "phase": graph.phase,
+        "nodes": nodes,
+        "outputs": {name: arg_text(arg) for name, arg in graph.outputs.items()},
+        "next": {name: arg_text(arg) for name, arg in graph.nexts.items()},
+        "losses": [{"name": x.name, "weight": x.weight, "wire": arg_text(x.wire)} for x in graph.losses],
+    }
 
 
 def model_text(model: Model) -> str:

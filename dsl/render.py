@@ -104,20 +104,21 @@ def to_json(diagnostic: Diagnostic) -> dict[str, Any]:
         "message": diagnostic.message,
         "labels": [
             {
-                **_place(label.origin.span),
+                **place(label.origin.span),
                 "text": label.text,
                 "primary": index == 0,
-                "via": [_place(span) for span in label.origin.via],
+                "via": [place(span) for span in label.origin.via],
             }
             for index, label in enumerate(labels)
         ],
         "notes": list(diagnostic.notes),
         "help": diagnostic.help,
-        "fix": {**_place(fix.span), "text": fix.text} if fix else None,
+        "fix": {**place(fix.span), "text": fix.text} if fix else None,
     }
 
 
-def _place(span: Span) -> dict[str, Any]:
+def place(span: Span) -> dict[str, Any]:
+    """A place as plain data; lines and columns count from 1, offsets from 0."""
     line, column = span.source.position(span.start)
     end_line, end_column = span.source.position(span.end)
     return {
