@@ -95,7 +95,7 @@ def test_words_of_the_command_line_are_strings(detc, tmp_path, setting, value):
     ("setting", "code", "place"),
     [
         ("neck.widht=3", "DET0401", "neck.widht=3"),
-        ("data.classes=[b]", "DET0201", "data.classes=[b]"),
+        ("data.classes=[b]", "DET0401", "data.classes=[b]"),
         ("train.epochs=[1", "DET0101", "train.epochs=[1"),
         ("model=Other", "DET0406", "model=Other"),
         ("neck.width=wide", "DET0301", "neck.width=wide"),
