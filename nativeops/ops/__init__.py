@@ -1,5 +1,6 @@
 """The public functions of the native ops. Importing this registers all of them as ``torch.ops.detc.<name>``; nothing is built yet."""
 
+from detc.nativeops.ops.batch_norm_act import NormResult, batch_norm_act
 from detc.nativeops.ops.box_iou import box_iou, max_iou_assign
 from detc.nativeops.ops.carafe import carafe
 from detc.nativeops.ops.corner_pool import corner_pool
@@ -21,6 +22,8 @@ from detc.nativeops.ops.rotated_box import rotated_iou, rotated_nms
 __all__ = [
     "Assignment",
     "NmsResult",
+    "NormResult",
+    "batch_norm_act",
     "batched_nms",
     "box_iou",
     "carafe",

@@ -38,29 +38,23 @@ class NormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W]. Moves the running statistics as the norm does."""
         norm = self.norm
-        if not self._native(x):
-            return activate(norm(x), self.activation, self.slope)
-        result = ops.batch_norm_act(
-            x, norm.weight, norm.bias, eps=norm.eps, activation=self.activation, slope=self.slope
-        )
-        assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
-        assert norm.num_batches_tracked is not None
-        with torch.no_grad():
-            norm.num_batches_tracked.add_(1)
-            norm.running_mean.lerp_(result.mean, norm.momentum)
-            norm.running_var.lerp_(result.var, norm.momentum)
-        return result.out
-
-    def _native(self, x: Tensor) -> bool:
-        norm = self.norm
+        weight = norm.weight
+        # A norm that is frozen or evaluated has nothing to gain, and torch has words for a batch without a variance.
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        return (
-            norm.training
-            and x.device.type == "cpu"
-            and x.dim() == 4
-            and x.numel() > x.shape[1]  # torch has words for a batch without a variance
-            and norm.weight.dtype == wide
+        if not (
+            norm.training and x.is_cpu and weight.dtype == wide and x.dim() == 4 and x.numel() > len(weight)
+        ):
+            return activate(norm(x), self.activation, self.slope)
+        out, mean, var = ops.batch_norm_act(
+            x, weight, norm.bias, eps=norm.eps, activation=self.activation, slope=self.slope
         )
+        tracked, momentum = norm.num_batches_tracked, norm.momentum
+        assert norm.running_mean is not None and norm.running_var is not None
+        assert tracked is not None and momentum is not None
+        tracked.add_(1)
+        norm.running_mean.lerp_(mean, momentum)
+        norm.running_var.lerp_(var, momentum)
+        return out
 
 
 def native_norms(graph: Any) -> Any:

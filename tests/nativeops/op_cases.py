@@ -81,6 +81,23 @@ def iou(kind: str, aligned: bool) -> Case:
     )
 
 
+def norm_act(activation: str) -> Case:
+    return Case(
+        "batch_norm_act",
+        lambda x, w, b: ops.batch_norm_act(x, w, b, activation=activation, slope=0.1)[0],
+        lambda t: [
+            3 * torch.randn(3, 5, 6, 7, dtype=t) + 2,
+            torch.rand(5, dtype=t) + 0.5,
+            torch.randn(5, dtype=t),
+        ],
+        ("BCHW", "C", "C"),
+        "BCHW",
+        differentiable=3,
+        weights=(0,),  # a channel's statistics reach all of it; `test_batch_norm_act` looks at that
+        sixteen=2e-2,
+    )
+
+
 def soft_label_inputs(dtype: DType) -> list[Tensor]:
     y, x = torch.meshgrid(torch.arange(4) * 8.0, torch.arange(5) * 8.0, indexing="ij")
     points = torch.stack((x, y), -1).reshape(-1, 2)
@@ -213,6 +230,11 @@ CASES: dict[str, Case] = {
         differentiable=2,
         sixteen=4e-2,
     ),
+    "batch_norm": norm_act("identity"),
+    "batch_norm_silu": norm_act("silu"),
+    "batch_norm_relu": norm_act("relu"),
+    "batch_norm_leaky_relu": norm_act("leaky_relu"),
+    "batch_norm_hardswish": norm_act("hardswish"),
     "carafe": Case(
         "carafe",
         lambda x, k: ops.carafe(x, k, kernel_size=3, groups=2),
