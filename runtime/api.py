@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detc.dsl.diagnostics import DetError, Diagnostic
+from detc.dsl.diagnostics import DetError, Diagnostic, error
 
 if TYPE_CHECKING:
     from detc.compiler.runs import ResolvedRun
@@ -34,6 +34,12 @@ def open_run(
     from detc.runtime.load import find
 
     path = find(Path(spec).expanduser())
+    if path.suffix == ".onnx":
+        raise error(
+            "DET0906",
+            f"{path} is compiled: it holds neither data nor weights to go on with",
+            help="give the checkpoint, the training's folder or the spec that it was made from",
+        )
     classes: tuple[str, ...] = ()
     if path.suffix == ".det":
         result = check(str(path), sets=list(sets), run=run)

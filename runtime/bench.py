@@ -138,11 +138,12 @@ def bench(
     """
     import torch
 
+    from detc.runtime.device import choose_device
     from detc.runtime.load import load
 
     if threads:
         torch.set_num_threads(threads)
-    gpu = device.startswith("cuda") if device else torch.cuda.is_available()
+    gpu = choose_device(device).type == "cuda"
     before = _memory_now(gpu)
     detector = load(path, sets=sets or [], run=run, weights=weights, device=device, threads=threads)
     height, width = size

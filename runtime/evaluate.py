@@ -37,10 +37,9 @@ def evaluate_file(
     Raises:
         DetError: if the spec has errors, it has no data, or the weights do not fit.
     """
-    import torch
-
     from detc.compiler.program import build
     from detc.runtime.api import open_run
+    from detc.runtime.device import choose_device
     from detc.runtime.load import find
     from detc.runtime.train.checkpoint import load_weights
     from detc.runtime.train.validate import evaluate
@@ -50,6 +49,7 @@ def evaluate_file(
     resolved = open_run(path, run=run, sets=sets)
     if resolved.data is None:
         raise error("DET0601", f"{path} has no data to evaluate on", help="write `data = …` in the run")
+    where = choose_device(device)
     program = build(resolved)
     if weights or path.suffix != ".det":
         load_weights(program, find(Path(weights).expanduser()) if weights else path)
@@ -59,10 +59,8 @@ def evaluate_file(
             f"{path} says nothing of the weights to evaluate",
             help='give them with --weights, or write model = … from "…"',
         )
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    numbers: dict[str, float] = evaluate(  # type: ignore[assignment]
-        program, resolved.data, split=split, device=where, batch=batch, workers=workers, limit=limit
-    )
+    options = {"split": split, "device": where, "batch": batch, "workers": workers, "limit": limit}
+    numbers = dict(evaluate(program, resolved.data, **options))
     if resolved.model.states and limit is None:
         from detc.runtime.mot import evaluate_tracks
 

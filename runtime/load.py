@@ -133,13 +133,13 @@ def assemble(
     run: ResolvedRun, weights: str | Path | None, name: str, device: str | torch.device | None
 ) -> Detector:
     """Build a resolved run, load weights, put it on a device, deploy it."""
-    import torch
-
     from detc.compiler.program import build
     from detc.runtime.detector import Detector
+    from detc.runtime.device import choose_device
     from detc.runtime.train.checkpoint import load_weights
     from detc.runtime.weights.apply import load_stated
 
+    where = choose_device(device)
     program = build(run)
     if weights is not None:
         load_weights(program, find(Path(weights).expanduser()))
@@ -148,5 +148,4 @@ def assemble(
     program.model.eval()
     count = sum(p.numel() for p in program.model.parameters())
     deployed = program.deploy(run.target)
-    where = torch.device(device) if device else torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Detector(deployed, run.classes, run, name=name, parameter_count=count).to(where)

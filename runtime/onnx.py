@@ -92,11 +92,19 @@ def open_session(path: Path, *, device: str, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     if threads:
         options.intra_op_num_threads = threads
-    wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
+    gpu = "CUDAExecutionProvider"
+    wanted = [gpu] if device.startswith("cuda") else []
     try:
-        return ort_session(path, sess_options=options, providers=[*wanted, "CPUExecutionProvider"])
+        session = ort_session(path, sess_options=options, providers=[*wanted, "CPUExecutionProvider"])
     except Exception as fault:  # ONNX Runtime's exceptions have no common base of their own
         if type(fault).__module__.startswith(("onnxruntime", "google.protobuf")):
             reason = str(fault).splitlines()[0]
             raise error("DET0903", f"{path} cannot be opened by ONNX Runtime", notes=[reason]) from fault
         raise
+    if wanted and gpu not in session.get_providers():
+        raise error(
+            "DET0906",
+            f"ONNX Runtime cannot run {path.name} on `{device}`",
+            help="use `--device cpu`, or install onnxruntime-gpu on a machine with a GPU",
+        )
+    return session

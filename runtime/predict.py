@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detc.runtime.images import ImageError
+from detc.runtime.train.checkpoint import check_writable
 
 if TYPE_CHECKING:
     from detc.runtime.detector import Detector
@@ -50,8 +51,11 @@ def predict_to(
         draw: write pictures too.
         zoom: how many times as large as the images the pictures are.
         on_error: called with each unreadable image, which is then skipped; without it, the first raises.
+
+    Raises:
+        DetError: DET0712 if `out` cannot be written to.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
     taken: set[str] = set()
     for result in detector.stream(images, score=score, batch=batch, on_error=on_error):
         stem = free_name(result.stem, taken)

@@ -151,11 +151,10 @@ def load_tracker(
 
 def from_program(program: Program, device: str | None = None) -> Tracker:
     """A tracker over a program as it stands."""
-    import torch
-
+    from detc.runtime.device import choose_device
     from detc.runtime.export_video import video_module
 
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = choose_device(device)
     program.model.eval()
     spec = program.run.target
     module = video_module(program, spec).to(where)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from detc.cli.console import Json, Run, Sets, command, count, print_json
+from detc.cli.console import Json, Run, Sets, command, count, print_json, show
 from detc.cli.run.options import Device, Model, Weights
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def predict(
 
     Unreadable images are reported and skipped; the exit code is 1 if none could be read.
     """
+    from detc.dsl.diagnostics import Diagnostic
     from detc.runtime.images import gather
     from detc.runtime.load import load
     from detc.runtime.predict import predict_to
@@ -58,8 +59,8 @@ def predict(
         results.append(written.result.to_dict())
         if not json:
             print(f"{written.result.name}: {written.result.summary()}")
-    for fault in broken:
-        print(f"skipped {fault}", file=sys.stderr)
+    if broken and not json:
+        show([Diagnostic("DET0904", "warning", f"{fault} (skipped)") for fault in broken])
     if json:
         print_json({"results": results, "skipped": [{"image": f.name, "reason": f.reason} for f in broken]})
     else:

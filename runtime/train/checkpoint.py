@@ -121,7 +121,8 @@ def cannot_write(path: Path, reason: str) -> DetError:
     return error(
         "DET0712",
         f"cannot write {path}: {reason}",
-        help="free some space or choose another folder with `-o`; the last complete checkpoint is untouched",
+        notes=["files that were complete are as they were"],
+        help="free some space or choose another folder with `-o`",
     )
 
 

@@ -13,6 +13,7 @@ import torch
 
 from detc.compiler.spec import DataSpec, TrainSpec
 from detc.dsl.diagnostics import error
+from detc.runtime.device import choose_device
 from detc.runtime.malloc import keep_large_blocks
 from detc.runtime.metrics.headline import headline
 from detc.runtime.train import ddp
@@ -107,31 +108,6 @@ class _Job:
     build: Callable[[Any], Any] | None
 
 
-def choose_device(name: str | None, local_rank: int = 0) -> torch.device:
-    """The device of this process.
-
-    Raises:
-        DetError: DET0710 if there is no such device.
-    """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as exc:
-        raise error("DET0710", f"`{name}` is no device", help="devices are cpu, cuda, cuda:1, …") from exc
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        index = device.index if device.index is not None else local_rank
-        if index >= count:
-            have = f"there are {count} GPUs" if count else "this machine (or this build of torch) has no GPU"
-            raise error(
-                "DET0710", f"no device cuda:{index}: {have}", help="use `--device cpu`, or fewer `--procs`"
-            )
-        device = torch.device("cuda", index)
-        torch.cuda.set_device(device)
-    return device
-
-
 def set_seeds(seed: int, rank: int) -> None:
     """Seed all generators of this process; each process draws its own samples."""
     import random
@@ -146,7 +122,9 @@ def set_seeds(seed: int, rank: int) -> None:
 def _train_process(job: _Job) -> TrainResult:
     keep_large_blocks()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = choose_device(job.device, local_rank)
+    device = choose_device(job.device, local_rank, code="DET0710")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if device.type != "cpu":
         torch.backends.cudnn.benchmark = True
         return _train_on(job, device)

@@ -75,6 +75,9 @@ def read_file(path: Path) -> Any:
         raise error("DET0901", f"no weight file at {path}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    with path.open("rb") as file:
+        if not file.read(2).startswith((b"PK", b"\x80")):  # a zip file, or a pickle of protocol 2 or later
+            raise _unreadable(path)
     try:
         with _stand_ins(path), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of other pickle protocols
@@ -90,7 +93,7 @@ def _unreadable(path: Path) -> DetError:
     return error(
         "DET0911",
         f"{path} is not a weight file that torch can read: it is cut short, or something else",
-        help="its size should be that of the file it was copied from",
+        help="weights are .pt, .pth or .safetensors files; one that was cut short has to be copied again",
     )
 
 
