@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import redirect_stdout
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -128,14 +129,16 @@ def _pixels(polygons: list[list[float]], height: int, width: int) -> float:
 def ground_truth(dataset: DetectionDataset, images: set[ImageId]) -> tuple[COCO, dict[ImageId, int]]:
     """The annotations of `images` as a COCO object, and the number that stands for each image id.
 
-    Category ids are labels + 1.
+    Category ids are labels + 1. Images are numbered in the order of their ids, which decides between detections of
+    one score on several images as it does with the file itself.
     """
     numbers: dict[ImageId, int] = {}
     entries: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
-    for record in dataset.records:
-        if record.id not in images:
-            continue
+    records = [r for r in dataset.records if r.id in images]
+    if len({type(r.id) for r in records}) == 1:
+        records.sort(key=attrgetter("id"))
+    for record in records:
         number = numbers[record.id] = len(numbers) + 1
         width, height = file_size(record)
         entries.append({"id": number, "width": width, "height": height, "file_name": record.path})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -174,3 +177,75 @@ def test_the_truth_sent_through_the_pipeline_and_back_scores_one() -> None:
             run.update({**truth, "scores": scores}, batch["meta"])
     assert metric.compute()["AP"] == pytest.approx(1.0)
     assert voc.compute()["AP"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+@pytest.mark.parametrize("most", [1, 10, 300])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_random_sets_equal_pycocotools(tmp_path: Path, seed: int, most: int, kind: str) -> None:
+    """Crowds, areas unlike the boxes', equal scores on several images, ids and categories in no order."""
+    draw = np.random.default_rng(seed)
+    ids, cats = [int(i) for i in draw.permutation(500)[:5]], [int(c) for c in draw.permutation(90)[:3] + 1]
+    truth: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    for image in ids:
+        Image.new("RGB", (160, 120)).save(tmp_path / f"{image}.png")
+        for _ in range(int(draw.integers(1, 5))):
+            w, h = (float(v) for v in np.exp(draw.uniform(2, 4.6, 2)).round(2))
+            x, y = (float(v) for v in draw.uniform(0, 1, 2) * (160 - w, 120 - h))
+            crowd, cat = int(draw.random() < 0.25), int(draw.choice(cats))
+            truth.append(
+                {"id": len(truth) + 1, "image_id": image, "category_id": cat, "bbox": [x, y, w, h],
+                 "area": w * h * float(draw.uniform(0.5, 1)), "iscrowd": crowd,
+                 "segmentation": bitmap([x, y, w, h]) if crowd else [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+            )  # fmt: skip
+            for _ in range(int(draw.integers(0, 4))):
+                box = [
+                    float(v) for v in np.array([x, y, w, h]) + draw.normal(0, 0.1, 4) * (w, h, w / 2, h / 2)
+                ]
+                score = round(float(draw.random()), 1)
+                found.append({"image_id": image, "category_id": cat, "bbox": box, "score": score})
+    names = [{"id": c, "name": f"c{c}"} for c in cats]
+    entries = [{"id": i, "file_name": f"{i}.png", "width": 160, "height": 120} for i in ids]
+    text = json.dumps({"images": entries, "annotations": truth, "categories": names})
+    (tmp_path / "a.json").write_text(text)
+    split = {"images": "", "ann": "a.json"}
+    source = CocoJson(root=str(tmp_path), val=split)
+    classes = tuple(source.read_classes() or ())
+    plain = steps(load=Load(), boxes=Boxes(), pad=Pad(align=32))
+    run = CocoEvaluator(open_dataset(spec(source, classes, plain), "val", train=False), kind, most)
+    for image in ids:
+        mine = sorted((d for d in found if d["image_id"] == image), key=lambda d: -d["score"])
+        boxes = np.array([d["bbox"] for d in mine]).reshape(-1, 4)
+        labels = np.array([classes.index(f"c{d['category_id']}") for d in mine], int)
+        boxes[:, 2:] += boxes[:, :2]
+        scores = np.array([d["score"] for d in mine])
+        run.add(image, boxes, scores, labels, [bitmap(d["bbox"]) for d in mine])
+    with redirect_stdout(io.StringIO()):
+        coco = COCO(str(tmp_path / "a.json"))
+        fields = "bbox" if kind == "bbox" else "segmentation"
+        ordered = sorted(found, key=lambda d: -d["score"])
+        results = [{**d, "segmentation": bitmap(d["bbox"])} for d in ordered]
+        for one in results:
+            one.pop("segmentation" if fields == "bbox" else "bbox")
+        peer = COCOeval(coco, coco.loadRes(results), kind)
+        peer.params.maxDets = sorted({1, min(10, most), most})
+        peer.evaluate()
+        peer.accumulate()
+    precision, recall, end = peer.eval["precision"], peer.eval["recall"], "" if kind == "bbox" else "_mask"
+    wanted = {"AP": precision[..., 0, -1], "AP50": precision[0, ..., 0, -1], "APs": precision[..., 1, -1],
+              "APm": precision[..., 2, -1], "APl": precision[..., 3, -1], f"AR{most}": recall[:, :, 0, -1]}  # fmt: skip
+    numbers = run.compute()
+    for name, values in wanted.items():
+        known = values[values > -1]
+        assert numbers.get(f"{name}{end}") == (pytest.approx(known.mean(), abs=1e-12) if known.size else None)
+
+
+def bitmap(box: list[float]) -> dict[str, Any]:
+    """A box as the run-length code of a mask on 160x120."""
+    x, y, w, h = box
+    mask = np.zeros((120, 160), np.uint8, order="F")
+    mask[max(0, int(y)) : int(y + h) + 1, max(0, int(x)) : int(x + w) + 1] = 1
+    code = coco_mask.encode(mask)
+    return {"size": code["size"], "counts": code["counts"].decode()}
