@@ -2,6 +2,7 @@
 
 oneDNN reorders a convolution's weights on every call unless they are kept in its own layout, and an activation
 or a sum behind a convolution reads and writes the whole map again. Both are a tenth of a ResNet detector's time.
+Wide 3x3 convolutions take a quarter of the multiplications by Winograd's filtering (`winograd.py`).
 Weights stay ordinary parameters: on another device, in training, in another precision and while a graph is
 exported or compiled, a fused convolution does what the nodes that it stands for did.
 """
@@ -15,18 +16,26 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from detc.compiler.backends import winograd
 from detc.compiler.functional import arith
+from detc.nativeops import ops
 
 ACTIVATIONS: dict[Callable[..., Any], str] = {F.relu: "relu", torch.relu: "relu", F.silu: "swish"}
 _PLAIN: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "swish": F.silu}
 
 
 class FusedConv(nn.Module):
-    """`activation(conv(x) + other)`; the sum and the activation may be missing."""
+    """`activation(conv(x) + other)`; the sum and the activation may be missing.
 
-    def __init__(self, conv: nn.Conv2d, activation: str = "none") -> None:
+    filters: what Winograd's filtering multiplies with, shared by all places that apply `conv`.
+    """
+
+    def __init__(
+        self, conv: nn.Conv2d, activation: str = "none", filters: winograd.WinogradFilters | None = None
+    ) -> None:
         super().__init__()
         self.conv, self.activation = conv, activation
+        self._filters = filters or winograd.WinogradFilters()
         self._packed: Tensor | None = None
         self._source: tuple[int, ...] | None = None
 
@@ -38,6 +47,16 @@ class FusedConv(nn.Module):
         conv = self.conv
         x = x.contiguous(memory_format=torch.channels_last)
         shape = (conv.padding, conv.stride, conv.dilation, conv.groups)
+        if winograd.wins(conv, self._result(x)) and winograd.ready():
+            return ops.winograd_conv2d(
+                x,
+                conv.weight,
+                conv.bias,
+                packed=self._filters.of(conv.weight),
+                other=other,
+                padding=(int(conv.padding[0]), int(conv.padding[1])),
+                activation=winograd.ACTIVATIONS[self.activation],
+            )
         if other is None:
             return torch.ops.mkldnn._convolution_pointwise(
                 x, self._weight(x), conv.bias, *shape, self.activation, [], ""
@@ -101,6 +120,7 @@ def fuse(graph: fx.GraphModule) -> fx.GraphModule:
     if not torch.backends.mkldnn.is_available():
         return graph
     modules = dict(graph.named_modules())
+    filters: dict[nn.Conv2d, winograd.WinogradFilters] = {}
     for node in list(graph.graph.nodes):
         conv = modules.get(str(node.target)) if node.op == "call_module" else None
         if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
@@ -112,8 +132,8 @@ def fuse(graph: fx.GraphModule) -> fx.GraphModule:
             follower = _only_user(follower)
         if follower is not None and follower.target in ACTIVATIONS and not any(follower.kwargs.values()):
             chain, activation = [*chain, follower], ACTIVATIONS[follower.target]  # type: ignore[index]
-        name = f"fused_{node.name}"
-        graph.add_submodule(name, FusedConv(conv, activation).train(graph.training))
+        name, shared = f"fused_{node.name}", filters.setdefault(conv, winograd.WinogradFilters())
+        graph.add_submodule(name, FusedConv(conv, activation, shared).train(graph.training))
         with graph.graph.inserting_after(chain[-1]):
             made = graph.graph.call_module(name, tuple(inputs))
         made.stack_trace = node.stack_trace

@@ -18,6 +18,7 @@ from detc.nativeops.ops.rle import coco_to_masks, masks_to_coco, rle_decode, rle
 from detc.nativeops.ops.roi_align import multilevel_roi_align, roi_align
 from detc.nativeops.ops.roi_pool import roi_pool
 from detc.nativeops.ops.rotated_box import rotated_iou, rotated_nms
+from detc.nativeops.ops.winograd import winograd_conv2d, winograd_pack
 
 __all__ = [
     "Assignment",
@@ -50,4 +51,6 @@ __all__ = [
     "rotated_nms",
     "sigmoid_focal_loss",
     "varifocal_loss",
+    "winograd_conv2d",
+    "winograd_pack",
 ]

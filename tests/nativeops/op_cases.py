@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from detc.nativeops import ops
+from detc.nativeops.reference.winograd import winograd_pack
 from tests.nativeops.op_checks import random_boxes
 
 DType = torch.dtype
@@ -257,6 +258,31 @@ CASES: dict[str, Case] = {
         differentiable=3,
         weights=(1, 2),
         sixteen=2e-2,
+    ),
+    "winograd_conv2d": Case(
+        "winograd_conv2d",
+        lambda x, w, b, o: ops.winograd_conv2d(
+            x, w, b, packed=winograd_pack(w.detach()), other=o, activation="silu"
+        ),
+        lambda t: [
+            torch.randn(2, 3, 6, 9, dtype=t),
+            torch.randn(4, 3, 3, 3, dtype=t) / 5,
+            torch.randn(4, dtype=t),
+            torch.randn(2, 4, 6, 9, dtype=t),
+        ],
+        ("B...", "....", ".", "B..."),
+        "B",
+        differentiable=4,
+        weights=(0, 1),  # a tile's outputs share what its patch holds
+        sixteen=4e-2,
+    ),
+    "winograd_pack": Case(
+        "winograd_pack",
+        ops.winograd_pack,
+        lambda t: [torch.randn(35, 3, 3, 3, dtype=t)],
+        ("OC..",),
+        "OC",
+        weights=(0,),
     ),
     "corner_pool": Case(
         "corner_pool",
