@@ -6,6 +6,7 @@ from detc.nativeops.ops.carafe import carafe
 from detc.nativeops.ops.corner_pool import corner_pool
 from detc.nativeops.ops.deform_conv2d import deform_conv2d
 from detc.nativeops.ops.deform_roi_pool import deform_roi_pool
+from detc.nativeops.ops.depthwise_weight_grad import depthwise_weight_grad
 from detc.nativeops.ops.dynamic_soft_label import dynamic_soft_label
 from detc.nativeops.ops.focal_loss import quality_focal_loss, sigmoid_focal_loss, varifocal_loss
 from detc.nativeops.ops.linear_assignment import Assignment, linear_assignment
@@ -32,6 +33,7 @@ __all__ = [
     "corner_pool",
     "deform_conv2d",
     "deform_roi_pool",
+    "depthwise_weight_grad",
     "dynamic_soft_label",
     "linear_assignment",
     "mask_paste",

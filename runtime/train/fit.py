@@ -16,6 +16,7 @@ from detc.compiler.spec import TrainSpec
 from detc.dsl.diagnostics import error
 from detc.runtime.train.checkpoint import Checkpoint, check_writable, read_checkpoint
 from detc.runtime.train.ddp import World, synchronise
+from detc.runtime.train.depthwise import native_depthwise
 from detc.runtime.train.ema import WeightAverage
 from detc.runtime.train.log import JsonLines, Sink, TensorBoard
 from detc.runtime.train.loop import Feed, Loop, Options
@@ -214,8 +215,10 @@ def _forward(program: Any, device: torch.device, world: World, compile: bool) ->
     """The callable of a forward pass, and the DDP wrapper if there is one."""
     if compile:
         graph: Any = torch.compile(program.train_graph, fullgraph=True)
+    elif device.type == "cpu":
+        graph = native_depthwise(native_norms(program.train_graph))
     else:
-        graph = native_norms(program.train_graph) if device.type == "cpu" else program.train_graph
+        graph = program.train_graph
     if world.size == 1:
         return graph, None
     used = {id(p) for p in program.train_graph.parameters()}

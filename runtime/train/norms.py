@@ -68,17 +68,21 @@ def native_norms(graph: Any) -> Any:
     found = [match for node in graph.graph.nodes if (match := _match(graph, node)) is not None]
     if not found or not (loader.ensure_loaded("cpu") and has_native_kernel("batch_norm_act", "cpu")):
         return graph
-    copied: dict[fx.Node, fx.Node] = {}
-    inner = fx.Graph()
-    output = inner.graph_copy(graph.graph, copied)
-    inner.output(output)
-    fused = fx.GraphModule(graph, inner, class_name=type(graph).__name__)
+    fused, copied = duplicate(graph)
     for match in found:
         _replace(fused, copied, match)
     fused.delete_all_unused_submodules()
     fused.graph.lint()
     fused.recompile()
     return fused
+
+
+def duplicate(graph: fx.GraphModule) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
+    """A graph of the same modules that can be edited, and its node for each node of the given one."""
+    inner = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    inner.output(inner.graph_copy(graph.graph, copied))
+    return fx.GraphModule(graph, inner, class_name=type(graph).__name__), copied
 
 
 class _Match(NamedTuple):

@@ -236,6 +236,14 @@ CASES: dict[str, Case] = {
     "batch_norm_relu": norm_act("relu"),
     "batch_norm_leaky_relu": norm_act("leaky_relu"),
     "batch_norm_hardswish": norm_act("hardswish"),
+    "depthwise_weight_grad": Case(
+        "depthwise_weight_grad",
+        lambda g, x: ops.depthwise_weight_grad(g, x, kernel=3, stride=(2, 1), padding=1, dilation=(1, 2)),
+        lambda t: [torch.randn(2, 5, 4, 4, dtype=t), torch.randn(2, 5, 7, 6, dtype=t)],
+        ("BC..", "BC.."),
+        "BC",
+        weights=(0, 1),  # a channel's taps each see all of it
+    ),
     "carafe": Case(
         "carafe",
         lambda x, k: ops.carafe(x, k, kernel_size=3, groups=2),

@@ -17,6 +17,7 @@ from detc.compiler.functional.layers import FrozenBatchNorm2d
 from detc.compiler.program import Program, build
 from detc.runtime.train import fit
 from detc.runtime.train.ddp import World
+from detc.runtime.train.depthwise import DepthwiseConv
 from detc.runtime.train.norms import NormAct, native_norms
 from tests.nativeops.op_checks import require_native
 
@@ -41,7 +42,7 @@ Results = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    require_native("batch_norm_act")
+    require_native("batch_norm_act", "depthwise_weight_grad")
     torch.manual_seed(0)
 
 
@@ -204,12 +205,14 @@ def test_what_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_training_uses_them() -> None:
-    _, graph, _ = hand_made()
+    model = nn.Sequential(nn.Conv2d(6, 6, 3, groups=6, bias=False), nn.BatchNorm2d(6), nn.SiLU())
+    graph = fx.symbolic_trace(model)
     program = SimpleNamespace(train_graph=graph, model=graph)
 
-    def norms(device: str, compile: bool) -> int:
+    def layers(device: str, compile: bool) -> list[str]:
         forward, _ = fit._forward(program, torch.device(device), World(), compile)
-        return sum(isinstance(m, NormAct) for m in forward.modules())
+        kinds = (NormAct, DepthwiseConv)
+        return sorted(type(m).__name__ for m in forward.modules() if isinstance(m, kinds))
 
-    assert norms("cpu", False) == 7
-    assert norms("cuda", False) == norms("cpu", True) == 0
+    assert layers("cpu", False) == ["DepthwiseConv", "NormAct"]
+    assert layers("cuda", False) == layers("cpu", True) == []
