@@ -34,7 +34,7 @@ from detc.compiler.values import (
 )
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, did_you_mean, error
-from detc.dsl.source import Origin
+from detc.dsl.source import Origin, Span
 
 if TYPE_CHECKING:
     from detc.compiler.frame import Frame
@@ -356,9 +356,10 @@ def _blame(
         if direct and origin.span.source.library
         else [here, *sides]
     )
-    unique: list[tuple[Origin, str]] = []
+    unique: dict[Span, tuple[Origin, str]] = {}
     for place, text in ordered:
-        if all(p.span != place.span for p, _ in unique):
-            unique.append((place, text))
-    (first, label), rest = unique[0], unique[1:]
+        first, said = unique.get(place.span, (place, text))
+        # both sides may come from one line, of two rounds of a `repeat`
+        unique[place.span] = (first, said if said == text or place is origin else f"{said}; {text}")
+    (first, label), *rest = unique.values()
     return error(problem.code, problem.message, first, label, secondary=rest, help=problem.help)

@@ -9,6 +9,7 @@ from typing import Any
 
 from detc.compiler.dims import Dim
 from detc.compiler.spec import Quantity, Rate, Size
+from detc.compiler.types import CLOCK
 from detc.compiler.values import Labels, Span1, Value, a_kind, raw, show
 from detc.dsl.diagnostics import DetError, error
 from detc.dsl.source import Origin
@@ -154,3 +155,21 @@ def whole(value: Value, what: str) -> int:
             help="choose a factor for which it comes out whole, or round it: round(…)",
         )
     return nearest
+
+
+def in_unit(number: Value, wire: Value, op: str, origin: Origin) -> Value:
+    """The number beside a wire; beside a part of the training clock it needs the unit of that, and loses it here."""
+    unit = CLOCK.get(getattr(getattr(wire.data, "type", None), "kind", ""))
+    data = number.data
+    given = data.unit if isinstance(data, Quantity) else None
+    if unit is None or (given is None and op in "*/"):
+        return number
+    if given != unit or op == "*":
+        raise error(
+            "DET0701",
+            f"cannot combine {show(number)} with a time in `{unit}`",
+            origin,
+            f"`{op}` wants a number of `{unit}` here" if op != "*" else "a time times a time is none",
+            secondary=[(number.origin, f"{show(number)} comes from here")],
+        )
+    return Value(float(data.value), number.origin)

@@ -1,4 +1,5 @@
-"""`loss unsup(weight = 4.0) = (strong.image, pseudo) -> student`: all losses of one application, under one name.
+"""Losses: `loss cls(weight = 2.0) = (logits, target) -> Focal()`, a scalar of training with a name and a weight; and
+`loss unsup(weight = 4.0) = (strong.image, pseudo) -> student`, all losses of one application under one name.
 
 A component that owns losses may be applied several times in training; each application names its losses by
 itself. `only` and `without` choose among them by selector.
@@ -9,9 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from detc.compiler.evaluate import Inputs, Scope, evaluate, std_op
+from detc.compiler.edits import new_value, settle
+from detc.compiler.evaluate import Inputs, Scope, evaluate, origin_of, std_op
+from detc.compiler.graph import Loss
 from detc.compiler.selectors import matches
-from detc.compiler.values import Poisoned, Value, Wire, raw, show
+from detc.compiler.values import Poisoned, Value, Wire, a_kind, kind_of, raw, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, did_you_mean, error
 from detc.dsl.source import Origin
@@ -20,6 +23,72 @@ if TYPE_CHECKING:
     from detc.compiler.frame import Frame
 
 PICKS = ("only", "without")
+
+
+def declare(frame: Frame, stmt: ast.LossStmt, scope: Scope, phase: str) -> None:
+    """A `loss` statement.
+
+    Raises:
+        DetError: what is wrong with it.
+    """
+    if phase != "train":
+        raise error(
+            "DET0503",
+            "a loss belongs into a `train` block",
+            Origin(stmt.span, scope.via),
+            "not in train { … }",
+            help="wrap it: train { loss … }",
+        )
+    index = frame.index(stmt.target, scope)
+    own, below = frame.instance.edits.into("loss")[1].into(stmt.target.name, index)
+    name = _path(frame.path, stmt.target.name, index)
+    frame.ctx.know(f"loss.{name}")
+    frame.ctx.know(f"loss.{name}.weight")
+    if (removed := settle(own, name, frame.ctx.report)) is not None and isinstance(
+        removed.stmt, ast.RemoveStmt
+    ):
+        return
+    weight: float | Value = 1.0
+    picks = {}
+    for arg in stmt.args:
+        if arg.name in PICKS:
+            picks[arg.name] = evaluate(arg.value, scope)
+            continue
+        if arg.name != "weight":
+            raise error("DET0207", f"a loss has no argument `{arg.name}`", arg.span, "a loss takes `weight`")
+        weight = _weight(evaluate(arg.value, scope), origin_of(arg.value, scope))
+    edit = settle(below.of_field("weight"), f"loss.{name}.weight", frame.ctx.report)
+    if edit is not None and isinstance(edit.stmt, ast.SetStmt):
+        given = new_value(edit)
+        weight = _weight(given, given.origin)
+    before, origin = mark(frame), Origin(stmt.span, scope.via)
+    value = evaluated(frame, before, stmt.value, scope)
+    if collect(frame, before, value, name, weight, picks, origin):
+        return
+    if not isinstance(value.data, Wire) or getattr(value.data.type, "shape", None) != ():
+        what = show(value.data.type) if isinstance(value.data, Wire) else kind_of(value)
+        raise error(
+            "DET0304",
+            f"a loss must be a scalar, not a {what}",
+            origin_of(stmt.value, scope),
+            "this is no scalar",
+        )
+    wire, number = weighted(frame, value.data, weight, origin)
+    frame.ctx.loss(Loss(name, wire, number, origin))
+
+
+def _weight(value: Value, place: Origin) -> float | Value:
+    """A number, or a scalar that is known at run time."""
+    if is_scalar(value):
+        return value
+    if isinstance(value.data, bool) or not isinstance(value.data, (int, float)):
+        raise error(
+            "DET0301",
+            f"a loss weight must be a number, not {a_kind(value)}",
+            place if isinstance(value.data, Wire) else value.origin,
+            show(value),
+        )
+    return float(value.data)
 
 
 def mark(frame: Frame) -> tuple[int, int]:
@@ -111,3 +180,8 @@ def _pick(names: list[str], picks: dict[str, Value]) -> list[str]:
         key, value = next(iter(picks.items()))
         raise error("DET0503", f"`{key}` leaves no loss", value.origin, f"the losses are {', '.join(names)}")
     return kept
+
+
+def _path(path: str, name: str, index: tuple[int, ...]) -> str:
+    own = name + (f"[{', '.join(map(str, index))}]" if index else "")
+    return f"{path}.{own}" if path else own

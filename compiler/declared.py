@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from detc.compiler.edits import Active, Edits, edit_path, unmatched
 from detc.compiler.elaborate import Elaborator
 from detc.compiler.fields import Body
-from detc.compiler.params import Instance, Thunk
+from detc.compiler.params import Instance
+from detc.compiler.thunk import Thunk
 from detc.compiler.values import Construct, Poisoned
 from detc.dsl.diagnostics import Report
 

@@ -53,6 +53,8 @@ class Elaborator:
         self.paths: dict[str, None] = {}
         self.unused: dict[str, dict[tuple[str, str], DetError]] = {"train": {}, "infer": {}}
         self.frames: list[Frame] = []
+        self.touched: set[str] = set()  # nodes that something reads, as component.name
+        self.idle: dict[str, DetError] = {}  # nodes that nothing reads, with what to say about each
         self._layer = 1_000_000
         self._counts: dict[str, int] = {}
         self._origins: dict[int, tuple[Primitive, dict[str, Origin]]] = {}
@@ -127,6 +129,10 @@ class Elaborator:
             yield
         finally:
             self.phase = before
+
+    def touch(self, path: str, name: str) -> None:
+        """The node `name` of the component at `path` is read by something."""
+        self.touched.add(f"{path}.{name}")
 
     def loss(self, loss: Loss) -> None:
         """A named training output."""
@@ -320,6 +326,9 @@ def _elaborate(
             for key, found in ctx.unused[phase].items():
                 if key in ctx.unused[other] or key not in named[other]:
                     report.add(*found.diagnostics)
+        for path, found in ctx.idle.items():
+            if path not in ctx.touched:
+                report.add(*found.diagnostics)
         check_shadows(ctx, weights_used(graphs["infer"]))
         _check_losses(ctx, graphs["train"], report)
     truth = graphs["train"].node("truth") if "truth" in graphs["train"] else None

@@ -8,7 +8,6 @@ from detc.compiler import arith, functions
 from detc.compiler.attributes import attribute
 from detc.compiler.modules import Module, Named
 from detc.compiler.spec import Quantity, Size
-from detc.compiler.types import CLOCK
 from detc.compiler.values import (
     POISON,
     BoundArg,
@@ -25,6 +24,7 @@ from detc.compiler.values import (
     derived,
     elements,
     is_wire,
+    kind_of,
     raw,
     show,
 )
@@ -248,7 +248,7 @@ def _comprehension(e: ast.Comprehension, s: Scope) -> Value:
     result = []
     for item in iterate(evaluate(e.iterable, s), origin_of(e.iterable, s)):
         inner = Local(s, e.name, item)
-        if e.condition is None or truth(evaluate(e.condition, inner)):
+        if e.condition is None or truth(evaluate(e.condition, inner), origin_of(e.condition, s)):
             result.append(evaluate(e.body, inner))
     return Value(result, origin_of(e, s))
 
@@ -267,8 +267,8 @@ def iterate(value: Value, origin: Origin) -> list[Value]:
     return items
 
 
-def truth(value: Value) -> bool:
-    """A compile-time condition.
+def truth(value: Value, place: Origin | None = None) -> bool:
+    """A compile-time condition, written at `place`.
 
     Raises:
         DetError: DET0313 for a wire, DET0301 for anything that is no bool.
@@ -277,8 +277,9 @@ def truth(value: Value) -> bool:
         raise error(
             "DET0313",
             "a condition must be known at compile time",
-            value.origin,
-            "this is a tensor, known only at run time",
+            place or value.origin,
+            f"this is {a_kind(value)}, known only at run time",
+            secondary=[(value.origin, f"the {kind_of(value)} comes from here")] if place else [],
         )
     if not isinstance(value.data, bool):
         raise error("DET0301", f"a condition must be a bool, not {a_kind(value)}", value.origin, show(value))
@@ -293,7 +294,7 @@ def _unary(e: ast.Unary, s: Scope) -> Value:
     value = evaluate(e.operand, s)
     origin = derived(origin_of(e, s), value)
     if e.op == "not":
-        return Value(not truth(value), origin)
+        return Value(not truth(value, origin_of(e.operand, s)), origin)
     if is_wire(value.data):
         return _apply_with_params(std_op("Neg"), (BoundArg(None, value, origin),), e.span, origin, s)
     if isinstance(value.data, Quantity):
@@ -307,10 +308,10 @@ def _binary(e: ast.Binary, s: Scope) -> Value:
     origin = origin_of(e, s)
     if e.op in ("and", "or"):
         left = evaluate(e.left, s)
-        if truth(left) is (e.op == "or"):
+        if truth(left, origin_of(e.left, s)) is (e.op == "or"):
             return Value(left.data, derived(origin, left))
         right = evaluate(e.right, s)
-        return Value(truth(right), derived(origin, right, left))
+        return Value(truth(right, origin_of(e.right, s)), derived(origin, right, left))
     left, right = evaluate(e.left, s), evaluate(e.right, s)
     if not is_wire(left.data) and not is_wire(right.data):
         return arith.binary(e.op, left, right, derived(origin, left, right))
@@ -326,7 +327,7 @@ def _binary(e: ast.Binary, s: Scope) -> Value:
     if len(wires) == 2:
         return _apply_with_params(ref, wires, e.span, origin, s)
     number = right if is_wire(left.data) else left
-    number = _in_unit(number, right if number is left else left, e.op, origin)
+    number = arith.in_unit(number, right if number is left else left, e.op, origin)
     data = number.data
     if isinstance(data, bool) or not isinstance(raw(number), (int, float)):
         raise error("DET0301", f"cannot combine a wire with {a_kind(number)}", origin, show(number))
@@ -336,26 +337,8 @@ def _binary(e: ast.Binary, s: Scope) -> Value:
     return _apply_with_params(ref, (*wires, *params), e.span, origin, s)
 
 
-def _in_unit(number: Value, wire: Value, op: str, origin: Origin) -> Value:
-    """The number beside a wire; beside a part of the training clock it needs the unit of that, and loses it here."""
-    unit = CLOCK.get(getattr(getattr(wire.data, "type", None), "kind", ""))
-    data = number.data
-    given = data.unit if isinstance(data, Quantity) else None
-    if unit is None or (given is None and op in "*/"):
-        return number
-    if given != unit or op == "*":
-        raise error(
-            "DET0701",
-            f"cannot combine {show(number)} with a time in `{unit}`",
-            origin,
-            f"`{op}` wants a number of `{unit}` here" if op != "*" else "a time times a time is none",
-            secondary=[(number.origin, f"{show(number)} comes from here")],
-        )
-    return Value(float(data.value), number.origin)
-
-
 def _conditional(e: ast.Conditional, s: Scope) -> Value:
-    return evaluate(e.then if truth(evaluate(e.condition, s)) else e.otherwise, s)
+    return evaluate(e.then if truth(evaluate(e.condition, s), origin_of(e.condition, s)) else e.otherwise, s)
 
 
 def _range(e: ast.RangeExpr, s: Scope) -> Value:

@@ -9,11 +9,12 @@ from typing import Any
 from detc.compiler.build_op import build_primitive
 from detc.compiler.edits import Edits, new_value, settle
 from detc.compiler.elaborate import Elaborator
-from detc.compiler.evaluate import evaluate, truth
-from detc.compiler.messages import interpolate
-from detc.compiler.params import Instance, ParamScope, Thunk
+from detc.compiler.evaluate import evaluate, origin_of, truth
+from detc.compiler.messages import unmet
+from detc.compiler.params import Instance, ParamScope
 from detc.compiler.primitives import Primitive
 from detc.compiler.spec import Step
+from detc.compiler.thunk import Thunk
 from detc.compiler.values import Construct, PrimitiveRef, Value, a_kind, show
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, did_you_mean, error
@@ -70,16 +71,16 @@ class Body:
             case ast.LetStmt():
                 self._field(stmt.name, stmt.value, scope, stmt.span)
             case ast.WhenStmt():
-                self._read(stmt.body if truth(evaluate(stmt.condition, scope)) else stmt.otherwise, scope)
+                self._read(
+                    stmt.body
+                    if truth(evaluate(stmt.condition, scope), origin_of(stmt.condition, scope))
+                    else stmt.otherwise,
+                    scope,
+                )
             case ast.WhereStmt():
-                if not truth(evaluate(stmt.condition, scope)):
-                    raise error(
-                        "DET0305",
-                        interpolate(stmt.message, scope),
-                        self.instance.construct.origin,
-                        "instantiated here",
-                        secondary=[(stmt.condition.span, "required here")],
-                    )
+                found = unmet(stmt, scope, self.instance.construct.origin)
+                if found is not None:
+                    raise found
             case ast.AtStmt():
                 self.at.append((stmt, scope))
             case ast.SubBlock() if stmt.kind in self._block_kinds:

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from detc.compiler import apply, arith, collected, state
 from detc.compiler.clashes import again, taken_twice
-from detc.compiler.edits import Active, Edits, new_value, settle
+from detc.compiler.edits import Active, Edits
 from detc.compiler.evaluate import Inputs, Scope, evaluate, iterate, origin_of, truth
-from detc.compiler.graph import Loss
 from detc.compiler.handles import NodeArray, NodeHandle, make_handle
 from detc.compiler.inputs import Slot, bind_inputs
-from detc.compiler.messages import interpolate
-from detc.compiler.params import Instance, ParamScope, Thunk
+from detc.compiler.messages import unmet
+from detc.compiler.params import Instance, ParamScope
 from detc.compiler.scope import BodyScope
 from detc.compiler.shadow import make_shadow
 from detc.compiler.template import phase_of_names
+from detc.compiler.thunk import Thunk
 from detc.compiler.typecheck import check_port, type_text
+from detc.compiler.unused import unused_nodes
 from detc.compiler.values import (
     POISON,
+    Abandoned,
     Bundle,
     Poisoned,
     Value,
@@ -28,8 +30,6 @@ from detc.compiler.values import (
     WireArray,
     a_kind,
     elements,
-    kind_of,
-    show,
     wires_of,
 )
 from detc.dsl import ast
@@ -67,10 +67,18 @@ class Frame:
         Raises:
             DetError: for what abandons the whole application (inputs that do not bind).
         """
+        try:
+            return self._run(inputs)
+        except Abandoned:
+            raise Poisoned from None  # of the caller only what needs this
+
+    def _run(self, inputs: Inputs) -> Value:
         bind_inputs(self, inputs)
         self._poison_clashes()
         for depth in reversed(range(len(self.instance.chain))):
             self._execute(self.instance.chain[depth].decl.body, self.scopes[depth], "")
+        self.instance.check_params()
+        unused_nodes(self)
         state.complete(self)
         if not self.outputs:
             return Value(POISON if self.ctx.report.errors else Bundle(self.instance.name, {}), self.call)
@@ -95,6 +103,8 @@ class Frame:
             except DetError as problem:
                 self.ctx.report.add(*problem.diagnostics)
                 self._poison(stmt, scope)
+            except Abandoned:
+                raise
             except Poisoned:
                 self.ctx.excuse()  # what an error keeps from running may hold what an edit names
                 self._poison(stmt, scope)
@@ -109,7 +119,11 @@ class Frame:
                 for item in iterate(evaluate(stmt.iterable, scope), origin_of(stmt.iterable, scope)):
                     self._execute(stmt.body, scope.inner(stmt.name, item), phase)
             case ast.WhenStmt():
-                chosen = stmt.body if truth(evaluate(stmt.condition, scope)) else stmt.otherwise
+                chosen = (
+                    stmt.body
+                    if truth(evaluate(stmt.condition, scope), origin_of(stmt.condition, scope))
+                    else stmt.otherwise
+                )
                 self._execute(chosen, scope, phase)
             case ast.WhereStmt():
                 self._where(stmt, scope)
@@ -124,7 +138,7 @@ class Frame:
                 message = f"a `{stmt.kind}` block does not belong into a component"
                 raise error("DET0706", message, stmt.span, "not legal here" + did_you_mean(stmt.kind, PHASES))
             case ast.LossStmt():
-                self._loss(stmt, scope, phase)
+                collected.declare(self, stmt, scope, phase)
             case ast.OutPort():
                 self._output(stmt, scope)
             case ast.StateStmt():
@@ -183,7 +197,7 @@ class Frame:
 
     # --- statements ---
 
-    def _index(self, target: ast.Target, scope: Scope) -> tuple[int, ...]:
+    def index(self, target: ast.Target, scope: Scope) -> tuple[int, ...]:
         return tuple(arith.whole(evaluate(i, scope), "an index") for i in target.indices)
 
     def define(self, target: ast.Target, value: Value, scope: Scope) -> None:
@@ -192,7 +206,7 @@ class Frame:
         Raises:
             DetError: DET0307 if it is assigned already.
         """
-        name, index = target.name, self._index(target, scope)
+        name, index = target.name, self.index(target, scope)
         slot = self.names.get(name)
         if slot is None:
             slot = self.names[name] = Slot(span=target.span)
@@ -237,18 +251,15 @@ class Frame:
                 scope.lets[stmt.name] = Thunk(stmt.name, compute, stmt.span, self.ctx.report)
 
     def _where(self, stmt: ast.WhereStmt, scope: Scope) -> None:
-        if truth(evaluate(stmt.condition, scope)):
+        found = unmet(stmt, scope, self.instance.construct.origin)
+        if found is None:
             return
-        raise error(
-            "DET0305",
-            interpolate(stmt.message, scope),
-            self.instance.construct.origin,
-            "instantiated here",
-            secondary=[(Origin(stmt.condition.span), "required here")],
-        )
+        self.ctx.report.add(*found.diagnostics)
+        self.ctx.excuse()
+        raise Abandoned
 
     def _node(self, stmt: ast.NodeStmt, scope: Scope) -> None:
-        name, index = stmt.target.name, self._index(stmt.target, scope)
+        name, index = stmt.target.name, self.index(stmt.target, scope)
         array = self.nodes.get(name)
         slot = self.names.get(name)
         if slot is not None and slot.value is not None and slot.value.data is POISON:
@@ -256,7 +267,8 @@ class Frame:
         if index and array is None:
             array = self.nodes[name] = NodeArray(name, {})
         if name in self.names or (not index and array is not None) or isinstance(array, NodeHandle):
-            first = slot.span if slot is not None else array.origin.span if array is not None else None
+            before = array.origin if array is not None else None
+            first = slot.span if slot is not None else before.span if before is not None else None
             raise again(stmt.target, f"the node `{name}`", "declared", first, scope.via)
         if isinstance(array, NodeArray) and index in array.items:
             shown = f"{name}[{', '.join(map(str, index))}]"
@@ -268,67 +280,6 @@ class Frame:
             array.items[index] = handle
         else:
             self.nodes[name] = handle
-
-    def _loss(self, stmt: ast.LossStmt, scope: Scope, phase: str) -> None:
-        if phase != "train":
-            raise error(
-                "DET0503",
-                "a loss belongs into a `train` block",
-                Origin(stmt.span, scope.via),
-                "not in train { … }",
-                help="wrap it: train { loss … }",
-            )
-        index = self._index(stmt.target, scope)
-        own, below = self.instance.edits.into("loss")[1].into(stmt.target.name, index)
-        name = _path(self.path, stmt.target.name, index)
-        self.ctx.know(f"loss.{name}")
-        self.ctx.know(f"loss.{name}.weight")
-        if (removed := settle(own, name, self.ctx.report)) is not None and isinstance(
-            removed.stmt, ast.RemoveStmt
-        ):
-            return
-        weight: float | Value = 1.0
-        picks = {}
-        for arg in stmt.args:
-            if arg.name in collected.PICKS:
-                picks[arg.name] = evaluate(arg.value, scope)
-                continue
-            if arg.name != "weight":
-                raise error(
-                    "DET0207", f"a loss has no argument `{arg.name}`", arg.span, "a loss takes `weight`"
-                )
-            weight = self._weight(evaluate(arg.value, scope), origin_of(arg.value, scope))
-        edit = settle(below.of_field("weight"), f"loss.{name}.weight", self.ctx.report)
-        if edit is not None and isinstance(edit.stmt, ast.SetStmt):
-            given = new_value(edit)
-            weight = self._weight(given, given.origin)
-        before, origin = collected.mark(self), Origin(stmt.span, scope.via)
-        value = collected.evaluated(self, before, stmt.value, scope)
-        if collected.collect(self, before, value, name, weight, picks, origin):
-            return
-        if not isinstance(value.data, Wire) or getattr(value.data.type, "shape", None) != ():
-            what = show(value.data.type) if isinstance(value.data, Wire) else kind_of(value)
-            raise error(
-                "DET0304",
-                f"a loss must be a scalar, not a {what}",
-                origin_of(stmt.value, scope),
-                "this is no scalar",
-            )
-        wire, number = collected.weighted(self, value.data, weight, origin)
-        self.ctx.loss(Loss(name, wire, number, origin))
-
-    def _weight(self, value: Value, place: Origin) -> float | Value:
-        """A number, or a scalar that is known at run time."""
-        if collected.is_scalar(value):
-            return value
-        if isinstance(value.data, bool) or not isinstance(value.data, (int, float)):
-            raise error(
-                "DET0301",
-                f"a loss weight must be a number, not {a_kind(value)}",
-                place if isinstance(value.data, Wire) else value.origin,
-                show(value),
-            )
-        return float(value.data)
 
     def _output(self, stmt: ast.OutPort, scope: Any) -> None:
         origin = Origin(stmt.span, scope.via)
@@ -381,11 +332,6 @@ def _unpack(value: Value) -> list[Value] | None:
     if isinstance(value.data, Wire) and isinstance(value.data.type, Struct):
         return [Value(value.data.part(n, t), value.origin) for n, t in value.data.type.fields]
     return elements(value)
-
-
-def _path(path: str, name: str, index: tuple[int, ...]) -> str:
-    own = name + (f"[{', '.join(map(str, index))}]" if index else "")
-    return f"{path}.{own}" if path else own
 
 
 def _word(stmt: ast.Stmt) -> str:

@@ -31,6 +31,7 @@ class NodeHandle:
     frozen: bool = False
     anonymous: bool = False
     removed: Active | None = None
+    follows: bool = False  # a shadow
     _instance: Instance | None = None
     _op: Op | None = None
     _inner: Frame | None = None
@@ -90,6 +91,7 @@ class NodeHandle:
             self._inner = NewFrame(instance, frame, origin)
             self._inner.unrun = True
         if reach(self._inner, name):
+            frame.ctx.touch(self.path, name)
             return Value(self._inner.nodes[name], origin)
         value = instance.param(name)
         if value is not None:
@@ -139,9 +141,10 @@ class NodeArray:
     label = "array of nodes"
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> Origin | None:
         """Where the first of them is declared."""
-        return next(iter(self.items.values())).origin
+        first = next(iter(self.items.values()), None)
+        return first.origin if first is not None else None
 
     def __str__(self) -> str:
         return f"nodes `{self.name}[…]`"

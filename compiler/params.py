@@ -7,6 +7,7 @@ them is an error that prints the cycle.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,10 +15,11 @@ from detc.compiler.edits import Active, Edits, Segment, activate, new_value, set
 from detc.compiler.evaluate import Inputs, evaluate, iterate, origin_of, truth
 from detc.compiler.modules import Module
 from detc.compiler.template import Patch, about, levels, slots, walk
+from detc.compiler.thunk import Thunk
 from detc.compiler.typecheck import check_value, suggest_argument
-from detc.compiler.values import POISON, BoundArg, Construct, Poisoned, TemplateRef, Value
+from detc.compiler.values import BoundArg, Construct, Poisoned, TemplateRef, Value
 from detc.dsl import ast
-from detc.dsl.diagnostics import DetError, Edit, Report, closest, did_you_mean, error
+from detc.dsl.diagnostics import DetError, Edit, closest, did_you_mean, error
 from detc.dsl.source import Origin, Span
 
 if TYPE_CHECKING:
@@ -25,50 +27,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
-
-class Thunk:
-    """A value that is computed once, when first asked for."""
-
-    _active: list[Thunk] = []
-
-    def __init__(self, name: str, compute: Callable[[], Value], span: Span, report: Report) -> None:
-        self.name, self.compute, self.span, self.report = name, compute, span, report
-        self._value: Value | None = None
-
-    @property
-    def asked(self) -> bool:
-        """Whether something has asked for it."""
-        return self._value is not None
-
-    def get(self) -> Value:
-        """The value.
-
-        Raises:
-            Poisoned: if computing it failed (the failure is reported once).
-        """
-        if self._value is None:
-            if self in Thunk._active:
-                names = [t.name for t in Thunk._active[Thunk._active.index(self) :]] + [self.name]
-                raise error(
-                    "DET0210",
-                    "values depend on each other: " + " -> ".join(names),
-                    self.span,
-                    "in this cycle",
-                )
-            Thunk._active.append(self)
-            try:
-                self._value = self.compute()
-            except DetError as problem:
-                self.report.add(*problem.diagnostics)
-                self._value = Value(POISON, Origin(self.span))
-            except Poisoned:
-                self._value = Value(POISON, Origin(self.span))
-            finally:
-                Thunk._active.pop()
-        if self._value.data is POISON:
-            raise Poisoned
-        return self._value
 
 
 class ParamScope:
@@ -157,6 +115,14 @@ class Instance:
                 return params[name].get()
         return None
 
+    def check_params(self) -> None:
+        """Evaluate what nothing has asked for: it may be wrong all the same, or be what an edit names."""
+        for params in self.params:
+            for thunk in params.values():
+                if not thunk.asked:
+                    with suppress(Poisoned):
+                        thunk.get()
+
     def _bind(self) -> None:
         args = list(self.construct.args)
         slot_names = slots(self.chain)
@@ -179,24 +145,11 @@ class Instance:
         for name, (arg, decl) in carried.items():
             own = [p.name for level in self.chain for p in level.decl.params]
             self._unknown(name, arg(), decl, [*dict.fromkeys(own), *slot_names])
-        named = {a.name: a for a in args if a.name is not None}
-        positional = [a for a in args if a.name is None]
-        names = [p.name for _, p in open_params]
+        names = list(dict.fromkeys(p.name for _, p in open_params))
         for a in args:
             if a.name is not None and a.name not in names and a.name not in slot_names:
-                self._unknown(a.name, a, self.chain[0].decl, [*dict.fromkeys(names), *slot_names])
-        takers = [p.name for _, p in open_params if p.name not in named]
-        if len(positional) > len(takers):
-            extra = positional[len(takers)]
-            raise error(
-                "DET0212",
-                f"{self.name} takes {len(names)} arguments, and {len(args)} are given",
-                extra.origin,
-                "one too many",
-                secondary=[(self.chain[0].decl.name_span, "declared here")],
-            )
-        for (_, p), a in zip([x for x in open_params if x[1].name not in named], positional, strict=False):
-            named[p.name] = a
+                self._unknown(a.name, a, self.chain[0].decl, [*names, *slot_names])
+        named = self._by_name(args, names)
         taken: set[str] = set()
         for depth, p in open_params:
             bound = named.get(p.name) if p.name not in taken else None
@@ -206,6 +159,25 @@ class Instance:
             if name in slot_names and name not in names:
                 self.slots[name] = a
 
+    def _by_name(self, args: list[BoundArg], names: list[str]) -> dict[str, BoundArg]:
+        """Arguments by the param that they are for: by position, then by name, each param once."""
+        named: dict[str, BoundArg] = {}
+        order = iter(names)
+        for a in args:
+            name = a.name if a.name is not None else next((n for n in order if n not in named), None)
+            if name is None:
+                raise error(
+                    "DET0212",
+                    f"{self.name} takes {len(names)} arguments, and {len(args)} are given",
+                    a.origin,
+                    "one too many",
+                    secondary=[(self.chain[0].decl.name_span, "declared here")],
+                )
+            if name in named:
+                raise _twice(name, a.origin, named[name].origin)
+            named[name] = a
+        return named
+
     def _base_args(self, depth: int) -> dict[str, Callable[[], BoundArg]]:
         """Arguments that the next level out gives to the level at `depth` in its `extends`."""
         applied = self.chain[depth].applied
@@ -214,6 +186,7 @@ class Instance:
         scope = ParamScope(self, depth - 1)
         names = iter([p.name for p in self.chain[depth].decl.params])
         found: dict[str, Callable[[], BoundArg]] = {}
+        places: dict[str, Span] = {}
         for a in applied.args:
             name = a.name or next(names, None)
             if name is None:
@@ -221,6 +194,9 @@ class Instance:
                     f"{self.chain[depth].decl.name} takes {len(self.chain[depth].decl.params)} arguments"
                 )
                 raise error("DET0212", message, Origin(a.span, self.via), "one too many")
+            if name in places:
+                raise _twice(name, Origin(a.value.span, self.via), Origin(places[name], self.via))
+            places[name] = a.value.span
 
             def make(a: ast.Arg = a) -> BoundArg:
                 return BoundArg(a.name, evaluate(a.value, scope), origin_of(a.value, scope))
@@ -362,7 +338,11 @@ class Instance:
             elif not any(isinstance(s, ast.EDITS) for s in walk((stmt,))):
                 continue
             elif isinstance(stmt, ast.WhenStmt):
-                chosen = stmt.body if truth(evaluate(stmt.condition, scope)) else stmt.otherwise
+                chosen = (
+                    stmt.body
+                    if truth(evaluate(stmt.condition, scope), origin_of(stmt.condition, scope))
+                    else stmt.otherwise
+                )
                 found += self._collect(chosen, scope, layer, source)
             elif isinstance(stmt, ast.RepeatStmt):
                 for item in iterate(evaluate(stmt.iterable, scope), origin_of(stmt.iterable, scope)):
@@ -372,6 +352,11 @@ class Instance:
             elif isinstance(stmt, ast.SubBlock):
                 found += self._collect(stmt.body, scope, layer, source)
         return found
+
+
+def _twice(name: str, again: Origin, first: Origin) -> DetError:
+    given = [(first, "first given here")]
+    return error("DET0207", f"`{name}` is given twice", again, "given again", secondary=given)
 
 
 def _itself(value: T) -> T:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from detc.compiler.evaluate import Inputs
 from detc.compiler.handles import NodeArray, NodeHandle, reach
-from detc.compiler.params import Thunk
 from detc.compiler.template import phase_of_names
+from detc.compiler.thunk import Thunk
 from detc.compiler.values import (
     Value,
 )
@@ -54,6 +54,7 @@ class BodyScope:
         if name in own:
             return own[name].get()
         if name in frame.nodes or (frame.unrun and reach(frame, name)):
+            frame.ctx.touch(frame.path, name)
             return Value(frame.nodes[name], Origin(span, self.via))
         param = frame.instance.param(name, self.level)
         if param is not None:

@@ -57,6 +57,7 @@ def make_shadow(
         frozen=True,
         anonymous=instance.anonymous,
         removed=edit,
+        follows=True,
     )
 
 

@@ -113,14 +113,19 @@ class _TestFrame(Frame):
             for item in iterate(evaluate(stmt.iterable, scope), origin_of(stmt.iterable, scope)):
                 self.body(stmt.body, scope.inner(stmt.name, item))
         elif isinstance(stmt, ast.WhenStmt):
-            self.body(stmt.body if truth(evaluate(stmt.condition, scope)) else stmt.otherwise, scope)
+            self.body(
+                stmt.body
+                if truth(evaluate(stmt.condition, scope), origin_of(stmt.condition, scope))
+                else stmt.otherwise,
+                scope,
+            )
         else:
             self._statement(stmt, scope, "")
 
     def _expect(self, stmt: ast.ExpectStmt, scope: BodyScope) -> None:
         if self.count:
             self.result.expectations += 1
-        if truth(evaluate(stmt.condition, scope)):
+        if truth(evaluate(stmt.condition, scope), origin_of(stmt.condition, scope)):
             return
         raise error(
             "DET0305",

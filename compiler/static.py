@@ -8,6 +8,7 @@ from typing import Any
 
 from detc.compiler.clashes import clashes, taken_twice
 from detc.compiler.interfaces import find_interface, missing_ports
+from detc.compiler.messages import expressions
 from detc.compiler.modules import Module
 from detc.compiler.template import Level, levels
 from detc.compiler.typecheck import VALUE_TYPES, WIRE_TYPES, unknown_type
@@ -108,6 +109,8 @@ def _visit(node: Any, names: set[str], module: Module, report: Report) -> None:
         if open_scope:
             _visit_patch(node, names, module, report)
             return
+    if isinstance(node, ast.WhereStmt):
+        _check_message(node, names, module, report)
     if isinstance(node, ast.Comprehension):
         names = names | {node.name}
     if isinstance(node, ast.SubBlock) and node.base is not None:
@@ -125,6 +128,19 @@ def _visit(node: Any, names: set[str], module: Module, report: Report) -> None:
     elif isinstance(node, tuple):
         for item in node:
             _visit(item, names, module, report)
+
+
+def _check_message(node: ast.WhereStmt, names: set[str], module: Module, report: Report) -> None:
+    """What stands in the braces of a message has to mean something before the message is needed."""
+    found = Report()
+    try:
+        for inner in expressions(node):
+            _visit(inner, names, module, found)
+    except DetError as problem:
+        report.add(*problem.diagnostics)
+    for d in found.errors:
+        label = d.labels[0].text if d.labels else ""
+        report.add(*error(d.code, d.message, node.message_span, f"in this text: {label}").diagnostics)
 
 
 def _visit_patch(node: ast.PatchDecl, names: set[str], module: Module, report: Report) -> None:

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from detc.compiler.handles import NodeArray
 from detc.compiler.modules import Module
 from detc.compiler.template import walk
-from detc.compiler.values import POISON, is_wire
+from detc.compiler.values import POISON, Poisoned, is_wire
 from detc.dsl import ast
-from detc.dsl.diagnostics import WARNING, Report, error
+from detc.dsl.diagnostics import WARNING, DetError, Report, error
 from detc.dsl.source import Span
 
 if TYPE_CHECKING:
@@ -64,6 +65,31 @@ def _read(node: Any) -> Iterator[str]:
     elif isinstance(node, str) and "{" in node:
         for inner in _BRACES.findall(node):
             yield from _NAME.findall(inner)
+
+
+def unused_nodes(frame: Frame) -> None:
+    """Look at nodes of the user's own files that nothing has read: their arguments are checked all the same.
+
+    They are warned about if nothing reads them in the other phase, or from outside.
+    """
+    ctx = frame.ctx
+    for name, found in frame.nodes.items():
+        path = f"{frame.path}.{name}"
+        for handle in found.items.values() if isinstance(found, NodeArray) else (found,):
+            span = handle.origin.span
+            if span.source.library or path in ctx.touched or handle.removed is not None or handle.follows:
+                continue
+            try:
+                if handle.component:
+                    handle.instance(frame).check_params()
+                else:
+                    handle.op(frame)
+            except DetError as problem:
+                ctx.report.add(*problem.diagnostics)
+            except Poisoned:
+                continue
+            message = f"the node `{name}` is never applied"
+            ctx.idle.setdefault(path, error("DET0209", message, span, "it has no weights", severity=WARNING))
 
 
 def unused_wires(frame: Frame) -> None:

@@ -45,6 +45,10 @@ class Poisoned(Exception):
     """Raised when something depends on a poisoned value: abandon quietly."""
 
 
+class Abandoned(Poisoned):
+    """Raised when a whole component is abandoned: what it requires does not hold, and that is reported."""
+
+
 @dataclass(frozen=True)
 class Labels:
     """A class space: names in the order of their indices."""
