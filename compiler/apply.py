@@ -98,6 +98,8 @@ def _apply_node(frame: Frame, node: NodeHandle, inputs: Inputs, origin: Origin) 
         with frame.ctx.evaluating(node.frozen):
             return frame.ctx.run(NewFrame(node.instance(frame), frame, origin), inputs)
     op = node.op(frame)
+    if node.replaced_by is not None:
+        origin = replace(origin, because=replace(node.replaced_by, edited=True))
     return apply_op(frame, op, inputs, origin, node if op.weighted else None)
 
 
@@ -343,6 +345,9 @@ def _blame(
         value = values[index] if index < len(values) else None
         t = types[index] if index < len(types) else None
         place = getattr(t, "origin", None) or (value.origin if value is not None else None)
+        because = value.origin.because if value is not None else None
+        if place is not None and place.because is None and because is not None and because.edited:
+            place = replace(place, because=because)  # the node that gave it was put there by an edit
         if place is not None:
             sides.append((place, text))
     if problem.param is not None:

@@ -15,6 +15,7 @@ from detc.compiler.values import (
     a_kind,
     elements,
     is_wire,
+    kind_of,
     show,
 )
 from detc.dsl.diagnostics import did_you_mean, error
@@ -57,7 +58,8 @@ def attribute(value: Value, name: str, span: Span, s: Scope) -> Value:
         return found if isinstance(found, Value) else Value(found, origin)
     offered = f"it has: {', '.join(fields)}" if fields else f"{a_kind(value)} has no fields"
     plain = not is_wire(data) and not hasattr(data, "label")
-    message = f"{show(value)} has no field `{name}`" if plain else f"{a_kind(value)} has no `{name}`"
+    shown = show(value) if plain and len(show(value)) <= 60 else f"this {kind_of(value)}"
+    message = f"{shown} has no field `{name}`" if plain else f"{a_kind(value)} has no `{name}`"
     raise error("DET0211", message, origin, offered + did_you_mean(name, fields))
 
 

@@ -32,6 +32,7 @@ class NodeHandle:
     anonymous: bool = False
     removed: Active | None = None
     follows: bool = False  # a shadow
+    replaced_by: Origin | None = None  # the edit that put it there
     _instance: Instance | None = None
     _op: Op | None = None
     _inner: Frame | None = None
@@ -210,6 +211,9 @@ def make_handle(
                 edit.origin,
                 "`set` changes params only",
             )
+        elif isinstance(edit.stmt, ast.InsertStmt):
+            message = f"`{path}` is a node, and `insert` adds steps to a pipeline"
+            raise error("DET0406", message, edit.origin, "nodes have no order", help="apply a node in a wire")
     if stmt.type is not None:
         place = edit.origin if edit is not None else given.origin if given is not None else construct.origin
         conforms(construct, stmt.type, scope.module, name, place)
@@ -229,7 +233,10 @@ def make_handle(
         ctx.source(path, weights.data, weights.origin)
     frozen = instance.frozen or stmt.role == "frozen"
     origin = Origin(stmt.target.span, scope.via)
-    return NodeHandle(path, own_name, construct, below, origin, frozen, instance.anonymous, removed)
+    replaced_by = edit.origin if edit is not None and removed is None else None
+    return NodeHandle(
+        path, own_name, construct, below, origin, frozen, instance.anonymous, removed, replaced_by=replaced_by
+    )
 
 
 def as_construct(value: Value, path: str) -> Construct:

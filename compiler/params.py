@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from detc.compiler.edits import Active, Edits, Segment, activate, new_value, settle
 from detc.compiler.evaluate import Inputs, evaluate, iterate, origin_of, truth
 from detc.compiler.modules import Module
-from detc.compiler.template import Patch, about, levels, slots, walk
+from detc.compiler.template import Patch, about, levels, phase_of_names, slots, walk
 from detc.compiler.thunk import Thunk
 from detc.compiler.typecheck import check_value, suggest_argument
 from detc.compiler.values import BoundArg, Construct, Poisoned, TemplateRef, Value
@@ -48,6 +48,11 @@ class ParamScope:
     def missing(self, name: str, span: Span) -> DetError:
         """The name is not a param here."""
         known = [*self.extra, *self.owner.param_names(self.level), *self.module.visible()]
+        inside = any(name in phase_of_names(level.decl.body) for level in self.owner.chain[self.level :])
+        if inside and about(self.owner.chain[0].decl)[0]:
+            message = f"`{name}` is defined in the body, and an edit can read only params"
+            help = "edits are made before the body runs: write a number, or give the param where the node is declared"
+            return error("DET0201", message, Origin(span, self.via), "no param of this name", help=help)
         label = "not defined in this declaration" + did_you_mean(name, known)
         near = closest(name, known)
         return error(
@@ -292,6 +297,7 @@ class Instance:
         outer = ParamScope(self, depth)
         extra: dict[str, Thunk] = {}
         scope = ParamScope(self, depth, extra, patch.module)
+        scope.via = (patch.applied.name_span, *self.via)  # the `with` that brought it
         names = [p.name for p in patch.decl.params]
         given: dict[str, ast.Arg] = {}
         for i, a in enumerate(patch.applied.args):

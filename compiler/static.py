@@ -10,7 +10,7 @@ from detc.compiler.clashes import clashes, taken_twice
 from detc.compiler.interfaces import find_interface, missing_ports
 from detc.compiler.messages import expressions
 from detc.compiler.modules import Module
-from detc.compiler.template import Level, levels
+from detc.compiler.template import Level, levels, walk
 from detc.compiler.typecheck import VALUE_TYPES, WIRE_TYPES, unknown_type
 from detc.compiler.values import ModuleRef, PrimitiveRef, TemplateRef
 from detc.dsl import ast
@@ -34,9 +34,22 @@ def check_names(module: Module, report: Report) -> None:
                         names |= set(_names(patch.decl))
                 _check_role(decl, module)
             _check_clashes(decl, chain, report)
+            if isinstance(decl, ast.PatchDecl) and decl.kind in ("component", "model"):
+                _check_patch(decl, report)
             _visit(decl, names, module, report)
         except DetError as problem:
             report.add(*problem.diagnostics)
+
+
+def _check_patch(decl: ast.PatchDecl, report: Report) -> None:
+    """A patch of a component or a model can only edit."""
+    blocks = (ast.WhenStmt, ast.RepeatStmt)
+    for s in walk(decl.body):
+        phase = isinstance(s, ast.SubBlock) and s.kind in ("train", "infer") and s.label is None
+        if not (isinstance(s, (*ast.EDITS, *blocks)) or phase):
+            message = f"a patch for a {decl.kind} holds edits: set, replace, remove, tie"
+            help = f"to add something, derive: {decl.kind} X extends Y {{ … }}"
+            report.add(*error("DET0706", message, s.span, "not an edit", help=help).diagnostics)
 
 
 def _check_clashes(decl: ast.Decl, chain: list[Level], report: Report) -> None:
@@ -54,14 +67,18 @@ def _check_role(decl: ast.Template, module: Module) -> None:
     if decl.role is None:
         return
     interface = find_interface(decl.role, module, decl.name_span)
-    for text, span in missing_ports(TemplateRef(decl, module), interface):
-        raise error(
+    found = [
+        error(
             "DET0310",
             f"{decl.name} says that it is a {decl.role}, but {text}",
             decl.name_span,
             "declared here",
             secondary=[(span, "the interface wants this")],
         )
+        for text, span in missing_ports(TemplateRef(decl, module), interface)
+    ]
+    if found:
+        raise DetError(*(d for e in found for d in e.diagnostics))
 
 
 def _names(decl: ast.Decl) -> Iterator[str]:

@@ -69,11 +69,18 @@ def levels(ref: TemplateRef) -> list[Level]:
     chain: list[Level] = []
     while True:
         if not isinstance(decl, ast.Template):
+            kind = "patch" if isinstance(decl, ast.PatchDecl) else "interface"
+            message = f"`{decl.name}` is a {kind}, and cannot be {'extended' if applied else 'built'}"
+            place = applied.name_span if applied is not None else decl.name_span
             raise error(
                 "DET0301",
-                f"`{decl.name}` cannot be built",
-                decl.name_span,
-                "not a component, model, data or train",
+                message,
+                place,
+                "not a component, model, data, train or target",
+                secondary=[(decl.name_span, "declared here")] if applied is not None else [],
+                help=f"patches come behind `with`: … with {decl.name}"
+                if kind == "patch" and applied
+                else None,
             )
         if any(level.decl is decl for level in chain):
             names = " -> ".join([*(x.decl.name for x in chain), decl.name])
