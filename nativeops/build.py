@@ -1,7 +1,7 @@
 """Builds the native libraries with plain compiler command lines: no ninja, no setuptools extension.
 
 Every translation unit is an object in the cache, named by the hash of what went into it (its text, the
-headers, the flags), so a change in one op compiles that op only. The library is named by the hash of its
+headers that it includes, the flags), so a change in one op compiles that op only. The library is named by the hash of its
 objects. Sources do not include torch's version: the stable ABI makes one library serve every torch from 2.10
 on.
 
@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -31,6 +31,7 @@ from detc.nativeops.toolchain import (
     cpu_has,
     cxx,
     digest,
+    included,
     link_command,
     march_of_this_machine,
     nvcc,
@@ -203,14 +204,10 @@ def _build_locked(
 ) -> Library:
     objects_folder = cache_folder() / "objects"
     objects_folder.mkdir(parents=True, exist_ok=True)
-    # Kernels include kernels' headers alone, so that the libraries of both hosts share their objects.
     flags = " ".join(required_flags(march)).encode()
-    headers = {
-        folder: digest(_headers_hash({"kernels", folder}).encode(), flags)
-        for folder in ("kernels", f"{host}_binding")
-    }
     objects = {
-        unit: objects_folder / f"{unit.source.stem}-{unit.key(headers[unit.source.parent.name])}.o"
+        unit: objects_folder
+        / f"{unit.source.stem}-{unit.key(digest(included(unit.source).encode(), flags))}.o"
         for unit in units
     }
     key = digest(*(path.name.encode() for path in objects.values()))
@@ -294,11 +291,6 @@ def _read(meta: Path) -> Library | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return library if library.path.exists() else None
-
-
-def _headers_hash(folders: Collection[str]) -> str:
-    files = [p for folder in sorted(folders) for p in sorted((ROOT / folder).glob("*.h"))]
-    return digest(*(part for p in files for part in (p.name.encode(), p.read_bytes())))
 
 
 @contextlib.contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from detc.nativeops import build as builder
@@ -124,12 +126,17 @@ def _wheel() -> Path:
         "-w",
         str(target),
     ]
-    done = subprocess.run(
-        [*command, f"--config-settings=--build-option=--plat-name={platform}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        # A build folder of its own: what an earlier build left in build/ (an older library) must not get in.
+        settings = Path(folder) / "setup.cfg"
+        settings.write_text(f"[build]\nbuild_base = {folder}/build\n")
+        done = subprocess.run(
+            [*command, f"--config-settings=--build-option=--plat-name={platform}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "DIST_EXTRA_CONFIG": str(settings)},
+        )
     if done.returncode != 0:
         raise NativeBuildError(
             "making the wheel failed", log=(done.stdout + done.stderr).strip(), hint=" ".join(command)

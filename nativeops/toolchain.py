@@ -256,6 +256,20 @@ def _file_flags(source: Path) -> list[str]:
     return shlex.split(match[1]) if match else []
 
 
+def included(source: Path) -> str:
+    """Hash of every header of ours that a source includes, directly or through another."""
+    texts: dict[Path, bytes] = {}
+    todo = [source]
+    while todo:
+        path = todo.pop()
+        for name in re.findall(rb'^\s*#\s*include\s*"([^"]+)"', path.read_bytes(), re.M):
+            header = (path.parent / name.decode()).resolve()
+            if header.exists() and header not in texts:
+                texts[header] = header.read_bytes()
+                todo.append(header)
+    return digest(*(part for path in sorted(texts) for part in (path.name.encode(), texts[path])))
+
+
 def torch_folder() -> Path:
     import torch
 

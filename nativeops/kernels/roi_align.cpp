@@ -187,6 +187,7 @@ void backward(const RoiAlignArgs& args) {
       const int64_t channels = (c_begin + kChannelBlock < C ? c_begin + kChannelBlock : C) - c_begin;
       for (int64_t level = 0; level < args.num_levels; ++level) {
         const int64_t plane = args.height[level] * args.width[level];
+        if (plane == 0) continue;
         T* out = static_cast<T*>(args.grad_features[level]) + (image * C + c_begin) * plane;
         A* sums;
         if constexpr (std::is_same_v<T, A>) {

@@ -87,6 +87,7 @@ void backward(const RoiAlignArgs& args, void* workspace, void* stream) {
   if (outputs > 0) DETC_LAUNCH(backward_kernel<T>, blocks_for(outputs), kThreads, stream, args, sums);
   for (int64_t l = 0; l < args.num_levels; ++l) {
     sums.n = args.batch * args.channels * args.height[l] * args.width[l];
+    if (sums.n == 0) continue;
     fixed_point_finish(sums, 1, static_cast<T*>(args.grad_features[l]), stream);
     sums.sums += sums.n;
   }

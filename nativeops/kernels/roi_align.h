@@ -79,6 +79,8 @@ DETC_HD RoiGeometry<A> roi_geometry(const RoiAlignArgs& args, int64_t roi) {
     g.level = level >= highest ? args.num_levels - 1
                                : (level > A(0) ? static_cast<int64_t>(level) : 0);  // NaN (an inverted box): 0
   }
+  g.usable = args.height[g.level] > 0 && args.width[g.level] > 0;
+  if (!g.usable) return g;
   const A scale = static_cast<A>(args.scale[g.level]), offset = args.aligned ? A(0.5) : A(0);
   g.x = x1 * scale - offset;
   g.y = y1 * scale - offset;

@@ -27,7 +27,6 @@ class MultilevelRoiAlign {
   void compute(Context& context) const {
     RoiAlignArgs args = args_;
     const size_t levels = static_cast<size_t>(args.num_levels);
-    bool empty_map = false;
     for (size_t l = 0; l < levels; ++l) {
       const Tensor map = context.input(l);
       require(map.shape.size() == 4, "MultilevelRoiAlign: features [B, C, H, W]");
@@ -39,7 +38,6 @@ class MultilevelRoiAlign {
       args.features[l] = map.data;
       args.height[l] = map.size(2);
       args.width[l] = map.size(3);
-      empty_map = empty_map || map.size(2) == 0 || map.size(3) == 0;
     }
     const Tensor rois = context.input(levels), valid = context.input(levels + 1);
     require(rois.shape.size() == 3 && rois.size(0) == args.batch && rois.size(2) == 4,
@@ -52,7 +50,6 @@ class MultilevelRoiAlign {
     const Shape shape{args.batch, args.rois_per_image, args.channels, args.pooled_height, args.pooled_width};
     args.output = context.output<float>(0, shape);
     if (size_of(shape) == 0) return;
-    require(!empty_map, "MultilevelRoiAlign: a feature map without pixels");
 #ifdef DETC_WITH_CUDA
     if (context.on_cuda()) {
       roi_align_forward_cuda(args, context.stream());
@@ -94,7 +91,6 @@ class RoiAlign {
     const Shape shape{args.num_rois, args.channels, args.pooled_height, args.pooled_width};
     args.output = context.output<float>(0, shape);
     if (size_of(shape) == 0) return;
-    require(feature.size(2) > 0 && feature.size(3) > 0, "RoiAlign: a feature map without pixels");
 #ifdef DETC_WITH_CUDA
     if (context.on_cuda()) {
       roi_align_forward_cuda(args, context.stream());

@@ -67,9 +67,6 @@ Tensor forward(const std::vector<Tensor>& features, const Tensor& rois_in, const
   for (size_t l = 0; l < maps.size(); ++l) args.features[l] = data(maps[l]);
   std::vector<int64_t> size{args.num_rois, args.channels, args.pooled_height, args.pooled_width};
   if (rois.dim() == 3) size = {args.batch, args.rois_per_image, args.channels, args.pooled_height, args.pooled_width};
-  bool empty_map = false;
-  for (size_t l = 0; l < maps.size(); ++l) empty_map = empty_map || args.height[l] == 0 || args.width[l] == 0;
-  if (empty_map) return zeros(maps[0], size);
   Tensor out = empty(maps[0], size);
   args.output = out.mutable_data_ptr();
   if (out.numel() > 0) run(args, maps[0]);
@@ -97,12 +94,6 @@ std::vector<Tensor> backward(const Tensor& grad_in, const std::vector<Tensor>& f
     out.push_back(empty(grad, {args.batch, args.channels, args.height[l], args.width[l]}));
     args.grad_features[l] = out[l].mutable_data_ptr();
     elements += out[l].numel();
-  }
-  bool empty_map = false;
-  for (size_t l = 0; l < features.size(); ++l) empty_map = empty_map || args.height[l] == 0 || args.width[l] == 0;
-  if (empty_map) {
-    for (Tensor& tensor : out) torch::stable::zero_(tensor);
-    return out;
   }
   if (elements > 0) run(args, grad);
   return out;

@@ -105,6 +105,39 @@ def test_objects_are_compiled_once_and_follow_their_source(
     assert sorted(compiled) == ["libdetc_torch", "two"]
 
 
+def test_a_header_is_followed_by_what_includes_it_and_by_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / "src" / name for name in ("kernels", "torch_binding")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    (folders[0] / "deep.h").write_text("#define DEEP 1\n")
+    (folders[0] / "near.h").write_text('#pragma once\n#include "deep.h"\n')
+    (folders[0] / "alone.cpp").write_text("int alone() { return 1; }\n")
+    (folders[0] / "user.cpp").write_text(
+        '#include <cstdint>\n  #  include "near.h"\nint user() { return DEEP; }\n'
+    )
+    (folders[1] / "bound.cpp").write_text('#include "../kernels/near.h"\nint bound() { return DEEP; }\n')
+    monkeypatch.setenv("DETC_CACHE", str(tmp_path / "cache"))
+    for module in (build, toolchain):
+        monkeypatch.setattr(module, "ROOT", tmp_path / "src")
+    if toolchain.cxx() is None:
+        pytest.skip("no C++ compiler here")
+    compiled: list[str] = []
+    real = build.run_to
+    monkeypatch.setattr(
+        build,
+        "run_to",
+        lambda command, output: (compiled.append(output.stem.split("-")[0]), real(command, output))[1],
+    )
+    build.build("torch", architectures=())
+    assert sorted(compiled) == ["alone", "bound", "libdetc_torch", "user"]
+    compiled.clear()
+    (folders[0] / "deep.h").write_text("#define DEEP 2\n")
+    build.build("torch", architectures=())
+    assert sorted(compiled) == ["bound", "libdetc_torch", "user"]
+
+
 def test_both_libraries_share_the_objects_of_the_kernels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detc.nativeops.registry import reference_of
+from tests.nativeops.checks import relative_error
 from tests.nativeops.op_cases import CASES
 from tests.nativeops.op_checks import require_native
 from tests.nativeops.test_every_op import calls_of, flat
@@ -112,20 +113,24 @@ def test_it_says_what_is_wrong_or_does_what_the_reference_does(name: str, data: 
     except RuntimeError as refusal:
         # what torch itself says of requires_grad on whole numbers, and of operations in the case around the op;
         # and what only the kernel sees
-        known = ("only Tensors of floating point", "meta", f"{case.op}: ")
+        known = ("not implemented for", "only Tensors of floating point", "meta", f"{case.op}: ")
         assert any(words in str(refusal) for words in known), (changes, refusal)
         return
     if any(t.device.type == "meta" for t in inputs):
         return
-    for func, args in calls:
+    for i, (func, args) in enumerate(calls):
         got = flat(func(*args))
         wanted = flat(reference_of(func.name().split("::")[1].split(".")[0])(*args))
         for a, b in zip(got, wanted, strict=True):
             assert (a.dim(), a.dtype) == (b.dim(), b.dtype), changes
-            if not moderate(inputs):
+            if not moderate(inputs) or (
+                i > 0 and case.boxes
+            ):  # where edges meet, gradients have several right values
                 continue
             assert a.shape == b.shape, changes
-            if a.is_floating_point():
+            if a.is_floating_point() and a.element_size() == 2:  # the reference may compute in 16 bits
+                assert relative_error(a, b) < 0.2, changes
+            elif a.is_floating_point():
                 torch.testing.assert_close(a, b, atol=2e-2, rtol=2e-2, equal_nan=True)
             else:
                 assert torch.equal(a, b), changes
