@@ -47,7 +47,7 @@ class Case:
         make = getattr(detection, self.peer)
         peer = make(weights=None, weights_backbone=None, num_classes=91, min_size=size[0], max_size=size[1])
         batches = prepared(peer, apart=apart)
-        settle(peer.backbone, batches[0].tensors)
+        settle(peer.backbone, *(b.tensors for b in batches))
         self.start(peer)
         mine = self.program(peer)
         total = Agreement()

@@ -25,19 +25,20 @@ def photos() -> list[Tensor]:
     return [pil_to_tensor(Image.open(PHOTOS / n).convert("RGB")).float() / 255 for n in NAMES]
 
 
-def settle(model: nn.Module, images: Tensor) -> None:
-    """Give the batch norms of a randomly initialised backbone the statistics of `images`.
+def settle(model: nn.Module, *batches: Tensor) -> None:
+    """Give the batch norms of a randomly initialised backbone the statistics of these images.
 
     Without it the activations of an untrained ResNet grow from block to block.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
-        norm.momentum = 1.0
+        norm.momentum = None  # the mean over all batches
         nn.init.uniform_(norm.weight, 0.5, 1.0)
         nn.init.uniform_(norm.bias, -0.2, 0.2)
     model.train()
     with torch.no_grad():
-        model(images)
+        for images in batches:
+            model(images)
     model.eval()
 
 

@@ -1,0 +1,87 @@
+"""An export that does not do what the program does is not written: tampered graphs of every kind are caught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.compiler.specs import TINY
+
+SUFFIXES = (".onnx", ".pt2", ".py")
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.det"
+    target = (
+        'target small { image = 128x128 }\nrun { model = Tiny(classes = ["cat", "dog"])  target = small() }\n'
+    )
+    path.write_text(TINY.format(more="", model="Tiny()").rpartition("run {")[0] + target)
+    return path
+
+
+def tamper(monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """The back end multiplies the weights of one convolution by 1.05; the source takes another activation."""
+    from onnx import numpy_helper
+    from torch.nn import Parameter
+
+    from detc.compiler.backends import exported, python
+    from detc.runtime import export
+
+    onnx_model, to_exported, source = export._onnx_model, exported.to_exported, python.python_source
+
+    def onnx_made(*args: Any) -> Any:
+        model = onnx_model(*args)
+        weight = next(w for w in model.graph.initializer if len(w.dims) == 4)
+        weight.CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.05), weight.name)
+        )
+        return model
+
+    def exported_made(*args: Any) -> Any:
+        program = to_exported(*args)
+        name = next(n for n, w in program.state_dict.items() if w.dim() == 4)
+        program.state_dict[name] = Parameter(program.state_dict[name] * 1.05, requires_grad=False)
+        return program
+
+    def source_made(*args: Any) -> str:
+        text = source(*args)
+        assert "functional.silu(" in text
+        return text.replace("functional.silu(", "functional.relu(")
+
+    if suffix == ".onnx":
+        monkeypatch.setattr(export, "_onnx_model", onnx_made)
+    elif suffix == ".pt2":
+        monkeypatch.setattr(exported, "to_exported", exported_made)
+    else:
+        monkeypatch.setattr(python, "python_source", source_made)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_tampered_export_is_refused(
+    detc: Any, spec: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tamper(monkeypatch, suffix)
+    out = tmp_path / f"m{suffix}"
+    done = detc("compile", spec, "-o", out)
+    assert done.code == 1
+    assert "error[DET0803]" in done.err and "does not agree with torch" in done.err
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny.det"], "no file, nor a part of one"
+
+    out.write_text("what was here before")
+    assert detc("compile", spec, "-o", out).code == 1
+    assert out.read_text() == "what was here before"
+
+    done = detc("compile", spec, "-o", out, "--no-verify")
+    assert done.code == 0 and out.read_bytes() != b"what was here before"
+    assert "verified" not in done.out
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_honest_export_is_written(detc: Any, spec: Path, tmp_path: Path, suffix: str) -> None:
+    done = detc("compile", spec, "-o", tmp_path / f"m{suffix}")
+    assert done.code == 0, done.err
+    assert "agree with torch" in done.out and "detections" in done.out and "verified: 0" not in done.out
