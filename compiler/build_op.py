@@ -185,13 +185,25 @@ def validate(
     try:
         made = cls.model_validate(data)
     except ValidationError as problem:
-        found = [
-            _finding(e, cls, values, place, owner or cls.name) for e in problem.errors(include_url=False)
-        ]
+        listed = _without_echoes(problem.errors(include_url=False))
+        found = [_finding(e, cls, values, place, owner or cls.name) for e in listed]
         raise DetError(*{(d.code, d.message): d for d in [*fractions, *found]}.values()) from None
     if fractions:
         raise DetError(*fractions)
     return made
+
+
+def _without_echoes(found: list[Any]) -> list[Any]:
+    """Pydantic's findings without the entries that lack only because of a typo in their name."""
+    typos = [e["loc"] for e in found if e["type"] == "extra_forbidden"]
+
+    def echo(e: Any) -> bool:
+        *parent, name = e["loc"]
+        return e["type"] == "missing" and any(
+            list(t[:-1]) == parent and closest(str(t[-1]), [str(name)]) for t in typos
+        )
+
+    return [e for e in found if not echo(e)]
 
 
 def _finding(e: Any, cls: type[Primitive], values: dict[str, Value], place: Origin, owner: str) -> Diagnostic:

@@ -91,6 +91,7 @@ class _Walk:
     def _step(self, item: NamedStep, step: Step, have: set[str], inside: str) -> None:
         lacking = [f for f in step.reads if f not in have]
         if lacking:
+            have |= set(lacking)  # said once, not again by each step that reads it too
             self._report(
                 "DET0602",
                 f"the step `{item.name}` ({step.name}) reads {_list(lacking)}, and no step before it gives that",
@@ -250,6 +251,12 @@ def alignment(data: DataSpec | None) -> int | None:
     names = dict.fromkeys([data.active, *(data.pipeline_of(s.name, data.active) for s in data.sources)])
     found = [n for name in names for n in _paddings(data.pipelines.get(name, ()))]
     return gcd(*found) if found else None
+
+
+def padding_place(data: DataSpec) -> Origin | None:
+    """The step that pads images in the active pipeline."""
+    steps = [s for s in data.pipelines.get(data.active, ()) if getattr(s.step, "pads", False)]
+    return steps[-1].origin if steps else None
 
 
 def _paddings(steps: Sequence[NamedStep]) -> list[int]:

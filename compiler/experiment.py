@@ -144,7 +144,7 @@ def resolve_data(value: DataValue, report: Report, edits: list[Active]) -> DataS
         except Poisoned:
             continue
     _check_fields(body, {k: v for k, v in fields.items() if k in known}, report)
-    finish(body, edits, report, (*known, "classes", "source"))
+    finish(body, edits, report, (*known, "classes", "source", "active"))
     if source is None:
         return None
     active = str(fields.pop("active", "train"))

@@ -57,6 +57,6 @@ def unmet(stmt: ast.WhereStmt, scope: Scope, place: Origin) -> DetError | None:
         return None
     others = [(Origin(stmt.condition.span), "required here")]
     label, because = "instantiated here", holds.origin.because
-    if because is not None and because.edited:
+    if because is not None and because.edited:  # the user's: `derived` leaves out those of the library
         others, place, label = [(place, label), *others], because, "this edit breaks it"
     return error("DET0305", interpolate(stmt.message, scope), place, label, secondary=others)

@@ -281,14 +281,17 @@ class Instance:
             # a tie changes nothing of a base
             ours = [e for e in edits if not isinstance(e.stmt, ast.TieStmt)]
             if ours and level.decl.base is None and not level.patches and level.decl.kind != "run":
-                bad = ours[0]
-                raise error(
-                    "DET0405",
-                    f"`{bad.claim.kind}` edits a base, and {level.decl.name} extends nothing",
-                    bad.origin,
-                    "not inside a declaration that extends another",
-                    help="write the value where the node is declared, or derive: model X extends Y { … }",
-                )
+                for bad in ours:
+                    what = "the value where it is declared"
+                    found_error = error(
+                        "DET0405",
+                        f"`{bad.claim.kind}` edits a base, and {level.decl.name} extends nothing",
+                        bad.origin,
+                        "not inside a declaration that extends another",
+                        help=f"write {what}, or derive: {level.decl.kind} X extends Y {{ … }}",
+                    )
+                    self.ctx.report.add(*found_error.diagnostics)
+                edits = [e for e in edits if e not in ours]
             found += edits
         self.ctx.claims += found
         return found

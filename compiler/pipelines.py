@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from detc.compiler.edits import Active, Edits, activate
@@ -198,6 +198,9 @@ def _edit_steps(ctx: Elaborator, items: list[_Pending], edits: list[Active]) -> 
         e.claim.hits += 1
         if isinstance(e.stmt, ast.RemoveStmt):
             result.pop(at)
+            for i in range(at, len(result)):  # what they lack from now on is the edit's doing
+                result[i] = result[i].copy()
+                result[i].origin = replace(result[i].origin, because=replace(e.origin, edited=True))
         elif isinstance(e.stmt, ast.ReplaceStmt):
             result[at] = _Pending(name, e.stmt.value, e.scope, e.origin, Edits())
         elif isinstance(e.stmt, ast.InsertStmt):

@@ -315,14 +315,15 @@ class RunResolver:
         stride = max(
             (int(m.stride) for n in model.infer.nodes() for m in [n.type] if isinstance(m, Map)), default=1
         )
-        if data is not None and align % min(stride, ALIGN):
+        needed = min(stride, ALIGN)  # coarser levels are made by layers that round
+        if data is not None and align % needed:
             self.report.add(
                 *error(
                     "DET0607",
                     f"the model has strides up to {stride}, and the data set pads images to multiples of {align}",
-                    place,
+                    dataflow.padding_place(data) or place,
                     f"images are aligned to {align}",
-                    help=f"pad to a multiple of {stride}: steps.Pad(align = {stride})",
+                    help=f"pad to a multiple of {needed}: steps.Pad(align = {needed})",
                     severity=WARNING,
                 ).diagnostics
             )

@@ -204,7 +204,7 @@ def derived(origin: Origin, *values: Value) -> Origin:
         found = value.origin
         if found.because is not None and (found.because.edited or found.span.source.library):
             found = found.because
-        elif not found.edited and found.span.source.library:
+        if found.span.source.library:
             continue
         if found.edited:
             return replace(origin, because=found)

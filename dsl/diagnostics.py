@@ -81,7 +81,7 @@ def ordered_labels(diagnostic: Diagnostic) -> list[Label]:
 
 def _cause(label: Label) -> Label | None:
     because = label.origin.because
-    if because is None or because.span is BUILTIN:
+    if because is None or because.span.source.library:
         return None
     return Label(because, "this comes from here", label.primary)
 
