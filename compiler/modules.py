@@ -234,8 +234,18 @@ class Loader:
         if item.is_file:
             base = Path(module.source.path).parent if module.source and module.source.path else Path.cwd()
             path = (base / item.module).resolve()
+            if path.suffix != ".det":
+                self._report(
+                    "DET0202",
+                    f"`{item.module}` is not the name of a .det file",
+                    item.module_span,
+                    "imported here",
+                    help='a file is imported by its path with the suffix: import "./heads.det" { Head }',
+                )
+                return None
             if not path.is_file():
-                near = [f"./{p.name}" for p in sorted(base.glob("*.det"))]
+                own = Path(module.source.path).name if module.source and module.source.path else ""
+                near = [f"./{p.name}" for p in sorted(base.glob("*.det")) if p.name != own]
                 self._report(
                     "DET0202",
                     f"there is no file `{item.module}`",

@@ -109,7 +109,9 @@ def operator(p: Place) -> Hint | None:
         start = p.fault.start - 1
         return Hint("`==` compares; a value is bound with `=`", "write `=`", start, start + 2, None,
                     p.edit(start, start + 2, "="))  # fmt: skip
-    if p.found == "=" and p.first in ("where", "when", "expect", "repeat"):
+    if p.found == "=" and p.first == "repeat":
+        return p.here("loops are written `repeat i in 0 .. n { … }`", "write `in`", "in")
+    if p.found == "=" and p.first in ("where", "when", "expect"):
         return p.here("`=` binds; values are compared with `==`", "write `==`", "==")
     if p.found == "," and p.at_statement:
         return p.here("statements are not separated by `,`", "remove this", "")

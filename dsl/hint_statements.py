@@ -48,7 +48,10 @@ def foreign_keyword(p: Place) -> Hint | None:
         return None
     if word == "if" and p.before == "else":
         return None
-    if word in ("from", "import") and not (p.at_declaration and word == p.found):
+    body = (
+        word == "import" and p.fault.restart == "statement" and re.match(r"import\s+[\w\"]", p.text[start:])
+    )
+    if word in ("from", "import") and not (p.at_declaration and word == p.found) and not body:
         return None
     right, help = _INSTEAD[word]
     inside = p.fault.restart == "statement"
