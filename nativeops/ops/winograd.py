@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from detc.nativeops.ops._common import cast, cast_some, pair, widest
+from detc.nativeops.ops._common import cast, cast_some, check_device, check_floating, pair, widest
 from detc.nativeops.reference import winograd as reference
 from detc.nativeops.registry import native_op
 
@@ -86,10 +86,11 @@ def winograd_pack(weight: torch.Tensor) -> torch.Tensor:
         weight: ``[O, C, 3, 3]``; 16-bit floats are packed in float32. No gradient passes.
 
     Raises:
-        ValueError: the filters are not 3x3.
+        ValueError: the filters are not 3x3. TypeError: they are no floating-point numbers.
     """
     if weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3):
         raise ValueError(f"winograd_pack: weight is {tuple(weight.shape)}, expected [O, C, 3, 3]")
+    check_floating("winograd_pack", "weight", weight)
     return _pack(weight.detach() if weight.requires_grad else weight)
 
 
@@ -124,7 +125,7 @@ def winograd_conv2d(
     result has ``x``'s dtype.
 
     Raises:
-        ValueError: shapes or options that do not fit.
+        ValueError: shapes, devices or options that do not fit. TypeError: no floating-point numbers.
     """
     if activation not in ACTIVATIONS:
         raise ValueError(
@@ -142,6 +143,9 @@ def winograd_conv2d(
         raise ValueError(f"winograd_conv2d: no output for an input {tuple(x_BCHW.shape)}, padding {paddings}")
     if other is not None and tuple(other.shape) != expected:
         raise ValueError(f"winograd_conv2d: other is {tuple(other.shape)}, expected {expected}")
+    if bias is not None and tuple(bias.shape) != weight.shape[:1]:
+        raise ValueError(f"winograd_conv2d: bias is {tuple(bias.shape)}, expected {tuple(weight.shape[:1])}")
+    check_device("winograd_conv2d", x_BCHW, weight, bias, packed, other)
     wide = widest(x_BCHW, weight, bias, other)
     weight = cast(weight, wide)
     out = _op(
