@@ -133,7 +133,7 @@ class RunResolver:
         return self.values[name]
 
     def resolve(self) -> ResolvedRun | None:
-        before = len(self.report.errors)
+        before = self.report.failures
         for stmt in self.decl.body:
             if not isinstance(stmt, ast.WireStmt) or len(stmt.targets) != 1:
                 self.report.add(
@@ -193,9 +193,9 @@ class RunResolver:
         weights = self._attempt(self._weights)
         if data is not None:
             dataflow.check_pipelines(data, self.report, Origin(place), model.fields, model.views)
-        if len(self.report.errors) == before:
+        if self.report.failures == before:
             self._cross_checks(model, data, train, align, Origin(place))
-        if len(self.report.errors) > before:
+        if self.report.failures > before:
             return None
         return ResolvedRun(
             self.decl.name, model, data, train, target, classes, None, weights, align, self.module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from detc.compiler.typecheck import VALUE_TYPES, WIRE_TYPES, unknown_type
 from detc.compiler.values import ModuleRef, PrimitiveRef, TemplateRef
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, Edit, Report, closest, did_you_mean, error
+from detc.dsl.source import Span
 
 IMPLICIT = ("old",)
 
@@ -66,19 +68,31 @@ def _check_clashes(decl: ast.Decl, chain: list[Level], report: Report) -> None:
 def _check_role(decl: ast.Template, module: Module) -> None:
     if decl.role is None:
         return
-    interface = find_interface(decl.role, module, decl.name_span)
+    place = _role_place(decl)
+    interface = find_interface(decl.role, module, place)
     found = [
         error(
             "DET0310",
             f"{decl.name} says that it is a {decl.role}, but {text}",
-            decl.name_span,
-            "declared here",
+            place,
+            "promised here",
             secondary=[(span, "the interface wants this")],
         )
         for text, span in missing_ports(TemplateRef(decl, module), interface)
     ]
     if found:
         raise DetError(*(d for e in found for d in e.diagnostics))
+
+
+def _role_place(decl: ast.Template) -> Span:
+    """The interface's name behind the `:` of a header."""
+    start, end = decl.name_span.end, decl.span.end
+    found = re.search(
+        rf"[:]\s*({re.escape(decl.role or '')})\s*(\{{|extends|with)", decl.span.source.text[start:end]
+    )
+    if found is None:
+        return decl.name_span
+    return Span(decl.span.source, start + found.start(1), start + found.end(1))
 
 
 def _names(decl: ast.Decl) -> Iterator[str]:

@@ -135,7 +135,7 @@ def as_origin(place: Origin | Span) -> Origin:
 
 def closest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate the user most likely meant, or None."""
-    pool = list(dict.fromkeys(candidates))
+    pool = [c for c in dict.fromkeys(candidates) if c != name]
     for candidate in pool:
         if candidate.lower() == name.lower() and candidate != name:
             return candidate
@@ -169,11 +169,13 @@ class Report:
     """Collects diagnostics, at most one for a place and code."""
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    failures: int = 0  # errors that were added, those too that were there already
     _seen: set[tuple[object, ...]] = field(default_factory=set)
 
     def add(self, *diagnostics: Diagnostic) -> None:
         """Add diagnostics that are not there yet."""
         for d in diagnostics:
+            self.failures += d.severity == ERROR
             first = [x.origin.span for x in d.labels[:1]] + [p for p in (d.primary,) if p is not None]
             spans = tuple((str(span), span.end) for span in first)
             key = (d.code, d.message, spans)
