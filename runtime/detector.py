@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -55,6 +55,12 @@ class Detector(nn.Module):
         self.name, self.backend, self.max_batch = name, backend, max_batch
         self.parameter_count = parameter_count
         self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Detecting is done in evaluation mode, whatever mode a program puts its modules into."""
+        super().train(mode)
+        self.deployed.eval()
+        return self
 
     @property
     def device(self) -> torch.device:

@@ -149,7 +149,7 @@ def _to_uint8(array: Array, name: str) -> Array:
         return np.ascontiguousarray((array >> 8).astype(np.uint8))
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
-    if not np.issubdtype(array.dtype, np.number):
+    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
         raise ImageError(name, f"an array of {array.dtype} is no image")
     if not np.isfinite(array).all():
         raise ImageError(name, "the array holds NaN or infinity")

@@ -142,6 +142,7 @@ def launch(entry: Callable[..., Any], args: tuple[Any, ...], procs: int) -> Any:
         )
         # It prints the tracebacks of children; their faults come back as data.
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+        logging.getLogger("torch.distributed.elastic.agent.server.api").setLevel(logging.CRITICAL)
         try:
             with _handing_on():
                 results = elastic_launch(config, _guarded)(

@@ -50,12 +50,13 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Event files in `folder`, for `tensorboard --logdir`."""
+    """Event files in `folder`, for `tensorboard --logdir`. Events past `keep_until` are not shown any more."""
 
-    def __init__(self, folder: Path, first: int = 0) -> None:
+    def __init__(self, folder: Path, keep_until: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=first or None, flush_secs=30)
+        purge = keep_until + 1 if keep_until else None
+        self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=30)
 
     def row(self, kind: str, iteration: int, values: Mapping[str, float]) -> None:
         """Write one scalar a value, as `kind/name`."""

@@ -100,3 +100,21 @@ def test_measuring():
     assert 0 < timing.p5 <= timing.median <= timing.p95 and timing.runs == 30
     assert quantile([1.0, 2.0, 3.0, 5.0], 0.5) == 2.5
     assert quantile([4.0], 0.95) == 4.0
+
+
+def test_detecting_leaves_a_detector_as_it_is():
+    """A batch norm in training mode would learn the statistics of what is predicted."""
+
+    class Normed(Brightest):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, image):
+            return super().forward(self.norm(image.float()))
+
+    deployed = Normed()
+    detector = Detector(deployed, ["cat", "dog"])
+    assert detector.train() is detector
+    detector.predict(picture(1, 1))
+    assert deployed.norm.num_batches_tracked == 0

@@ -55,6 +55,7 @@ def test_exif_orientation_is_applied(rgb, tmp_path):
         (np.zeros((0, 5, 3)), "no image"),
         (np.full((4, 4, 3), np.nan), "NaN"),
         (np.array([["a"]]), "no image"),
+        (np.ones((4, 4, 3), complex), "no image"),
     ],
 )
 def test_unusable_arrays_say_why(array, reason):
