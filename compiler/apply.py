@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from detc.compiler import generated
-from detc.compiler.build_op import build_primitive
+from detc.compiler.build_op import build_primitive, field_names
 from detc.compiler.edits import Edits
 from detc.compiler.evaluate import USING, Inputs
 from detc.compiler.graph import Arg, Node
@@ -351,7 +351,7 @@ def _blame(
         if place is not None:
             sides.append((place, text))
     if problem.param is not None:
-        place = ctx.origins_of(op).get(problem.param)
+        place = ctx.origins_of(op).get(field_names(type(op)).get(problem.param, problem.param))
         if place is not None:
             sides.insert(0, (place, f"`{problem.param}` is given here"))
     direct = [s for s in sides if not s[0].span.source.library]

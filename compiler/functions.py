@@ -22,7 +22,7 @@ from detc.compiler.values import (
     raw,
     show,
 )
-from detc.dsl.diagnostics import error
+from detc.dsl.diagnostics import did_you_mean, error
 from detc.dsl.source import Origin
 
 if TYPE_CHECKING:
@@ -138,9 +138,41 @@ _FUNCTIONS: dict[str, tuple[Callable[[list[Value]], Any], int, int]] = {
 }
 
 
+_TEST_ARGS: dict[str, tuple[str, ...]] = {
+    "map": ("channels", "stride"),
+    "pyramid": ("channels", "strides"),
+    "image": ("height", "width"),
+    "instances": ("masks",),
+    "proposals": ("count",),
+}
+
+
 def test_input(name: str, args: dict[str, Any], origin: Origin) -> T.Type:
-    """The type that `map(64, stride = 8)`, `pyramid(channels = …, strides = …)`, `image()` … stand for."""
+    """The type that `map(64, stride = 8)`, `pyramid(channels = …, strides = …)`, `image()` … stand for.
+
+    Raises:
+        DetError: DET0207, DET0208, DET0301 or DET0311 for arguments that do not make one.
+    """
     h, w = dim("h"), dim("w")
+    if name == "tensor":
+        shape = args.get("shape", [args[k] for k in sorted(args) if k.isdigit()])
+        _positive_ints([d for d in shape if not isinstance(d, str)] or [1], name, origin)
+        return T.tensor(*shape)
+    known = _TEST_ARGS[name]
+    given = {known[int(k)] if k.isdigit() and int(k) < len(known) else k: v for k, v in args.items()}
+    for key in given:
+        if key not in known:
+            message = (
+                f"`{name}` has no argument `{key}`"
+                if not key.isdigit()
+                else f"`{name}` takes {len(known)} arguments"
+            )
+            raise error("DET0207", message, origin, "it takes " + ", ".join(known) + did_you_mean(key, known))
+
+    def wanted(key: str) -> Any:
+        if key not in given:
+            raise error("DET0208", f"`{name}` needs the argument `{key}`", origin, f"`{key}` is missing here")
+        return given[key]
 
     def sized(channels: Any, stride: Any) -> T.Map:
         step = Fraction(stride)
@@ -149,15 +181,30 @@ def test_input(name: str, args: dict[str, Any], origin: Origin) -> T.Type:
         return T.Map(channels, step, Dim(0, h.terms) * scale, Dim(0, w.terms) * scale, origin)
 
     if name == "map":
-        return sized(args.get("channels", args.get("0")), args.get("stride", args.get("1", 1)))
+        channels, stride = wanted("channels"), given.get("stride", 1)
+        _positive_ints([channels, stride], name, origin)
+        return sized(channels, stride)
     if name == "pyramid":
-        channels, strides = args.get("channels", args.get("0")), args.get("strides", args.get("1"))
-        return T.Pyramid(tuple(sized(c, s) for c, s in zip(channels or (), strides or (), strict=True)))
+        lists = [wanted("channels"), wanted("strides")]
+        for numbers in lists:
+            _positive_ints(numbers, name, origin)
+        if len(lists[0]) != len(lists[1]) or not lists[0]:
+            message = f"a pyramid has a stride for each level: {len(lists[0])} channel counts, {len(lists[1])} strides"
+            raise error("DET0311", message, origin, "made here")
+        return T.Pyramid(tuple(sized(c, s) for c, s in zip(*lists, strict=True)))
     if name == "image":
         return T.Image(h * 1024, w * 1024)
     if name == "instances":
-        return T.instances(bool(args.get("masks", False)))
-    if name == "proposals":
-        return T.proposals(args.get("count", args.get("0", 1000)))
-    shape = args.get("shape", [args[k] for k in sorted(args) if k.isdigit()])
-    return T.tensor(*shape)
+        return T.instances(bool(given.get("masks", False)))
+    _positive_ints([given.get("count", 1000)], name, origin)
+    return T.proposals(given.get("count", 1000))
+
+
+def _positive_ints(numbers: Any, name: str, origin: Origin) -> None:
+    good = isinstance(numbers, list) and all(
+        isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers
+    )
+    if not good:
+        raise error(
+            "DET0301", f"`{name}` wants whole numbers above 0, not {show(numbers)}", origin, "made here"
+        )

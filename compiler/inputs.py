@@ -75,7 +75,12 @@ def root_input(frame: Frame, port: ast.InPort) -> Value:
             port.span,
             "use image, instances, detections, view or step",
         )
-    return Value(ctx.input("truth" if name == "instances" else name, t, origin), origin)
+    id = "truth" if name == "instances" else name
+    if id in ctx.graph:
+        first = ctx.graph.node(id).origin
+        message = f"a model takes one input of the type `{name}`, and `{port.name}` is a second"
+        raise error("DET0205", message, port.span, "the second", secondary=[(first, "the first")])
+    return Value(ctx.input(id, t, origin), origin)
 
 
 def _detections(frame: Frame, port: ast.InPort) -> Type:

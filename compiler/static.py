@@ -12,7 +12,7 @@ from detc.compiler.interfaces import find_interface, missing_ports
 from detc.compiler.messages import expressions
 from detc.compiler.modules import Module
 from detc.compiler.template import Level, levels, walk
-from detc.compiler.typecheck import VALUE_TYPES, WIRE_TYPES, unknown_type
+from detc.compiler.typecheck import VALUE_TYPES, WIRE_TYPES, is_interface, unknown_type
 from detc.compiler.values import ModuleRef, PrimitiveRef, TemplateRef
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, Edit, Report, closest, did_you_mean, error
@@ -134,6 +134,10 @@ def _visit(node: Any, names: set[str], module: Module, report: Report) -> None:
     if isinstance(node, ast.TypeName):
         _check_type(node, module, report)
         return
+    if isinstance(node, ast.Param):
+        _check_param_type(node.type, module, report)
+        _visit(node.default, names, module, report)
+        return
     if isinstance(node, ast.PatchDecl):
         names = names | {p.name for p in node.params}
         open_scope = any(isinstance(s, ast.EDITS) for s in node.body)
@@ -205,6 +209,21 @@ def _check_ref(node: ast.Ref, names: set[str], module: Module, report: Report) -
     label = "not defined in this declaration" + did_you_mean(node.name, known)
     fix = Edit(node.span, near) if near else None
     report.add(*error("DET0201", f"unknown name `{node.name}`", node.span, label, fix=fix).diagnostics)
+
+
+def _check_param_type(t: ast.TypeExpr, module: Module, report: Report) -> None:
+    """A param holds a value, or a component with the ports of an interface; wires are inputs."""
+    for option in t.options if isinstance(t, ast.TypeUnion) else (t,):
+        if not isinstance(option, ast.TypeName) or option.name in VALUE_TYPES or option.name in module.broken:
+            continue
+        if option.name in WIRE_TYPES and option.name != "labels":
+            message = f"a param holds a value, and a {option.name} is a wire"
+            help = f"wires come in through ports: input name: {option.name}"
+            report.add(*error("DET0301", message, option.span, "not a type of values", help=help).diagnostics)
+            continue
+        found = module.lookup(option.name.partition(".")[0])
+        if not (isinstance(found, ModuleRef) or is_interface(found)):
+            report.add(*unknown_type(option, module).diagnostics)
 
 
 def _check_type(node: ast.TypeName, module: Module, report: Report) -> None:

@@ -25,7 +25,7 @@ from detc.compiler.values import (
     wires_of,
 )
 from detc.dsl import ast
-from detc.dsl.diagnostics import DetError, closest, did_you_mean, error
+from detc.dsl.diagnostics import DetError, Edit, closest, did_you_mean, error
 from detc.dsl.source import Origin, Span
 
 VALUE_TYPES = (
@@ -45,7 +45,22 @@ WIRE_TYPES = (
     "matches",
     "step",
     "view",
+    "struct",
 )
+_ELSEWHERE = {
+    "integer": "int",
+    "number": "float",
+    "double": "float",
+    "real": "float",
+    "boolean": "bool",
+    "string": "str",
+    "text": "str",
+    "array": "list",
+    "tuple": "list",
+    "dict": "record",
+    "object": "record",
+    "classes": "labels",
+}
 
 
 def type_text(t: ast.TypeExpr) -> str:
@@ -164,8 +179,16 @@ def _as(value: Value, t: ast.TypeName, what: str, module: Module, only: bool) ->
 
 def unknown_type(t: ast.TypeName, module: Module) -> DetError:
     """The error for a type name that means nothing."""
-    known = [*VALUE_TYPES, *WIRE_TYPES, *module.visible()]
-    return error("DET0201", f"unknown type `{t.name}`", t.span, "not a type" + did_you_mean(t.name, known))
+    names = [n for n in module.visible() if n[:1].isupper() and is_interface(module.lookup(n))]
+    near = _ELSEWHERE.get(t.name.lower()) or closest(t.name, [*VALUE_TYPES, *WIRE_TYPES, *names])
+    fix = Edit(t.span, near) if near and t.span.text == t.name else None
+    hint = f"; did you mean `{near}`?" if near else ""
+    return error("DET0201", f"unknown type `{t.name}`", t.span, "not a type" + hint, fix=fix)
+
+
+def is_interface(found: object) -> bool:
+    """True for the declaration of an interface."""
+    return isinstance(found, TemplateRef) and isinstance(found.decl, ast.InterfaceDecl)
 
 
 def _as_labels(value: Value) -> Value | None:
