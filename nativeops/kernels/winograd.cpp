@@ -16,6 +16,7 @@ namespace {
 constexpr int64_t kSide = 4, kPatch = 6, kPoints = kWinogradPoints;
 constexpr int64_t kChannels = kWinogradChannels, kFilters = kWinogradFilters;
 constexpr int64_t kBlock = 36;  // tiles at a time: their points stay in the cache, while filters stream by
+constexpr int64_t kRun = 2;     // blocks of channels that are summed on their own
 constexpr int64_t kLine = 16;   // elements: planes begin in different sets of the cache
 #if defined(__AVX512F__)
 constexpr int kRows = 12;  // 24 of the 32 registers hold sums
@@ -101,26 +102,32 @@ inline void transform_patch(const Load& load_pixel, T* to, int64_t plane) {
 }
 
 // C[ROWS, VECTORS vectors] = A B. A is [block of channels][tile][kChannels], so its rows are one line apart; B [channels, kFilters].
+// Runs of channels are summed on their own, and then their sums: in one long sum rounding would be most of the error.
 template <class T, int VECTORS, int ROWS>
 void multiply_tile(int64_t blocks, const T* a, int64_t a_block, const T* b, T* c) {
   constexpr int L = kLanes<T>;
-  vec<T> sum[ROWS][VECTORS] = {};
-  for (int64_t block = 0; block < blocks; ++block, a += a_block)
-    for (int k = 0; k < kChannels; ++k, b += kFilters) {
-      vec<T> filters[VECTORS];
+  for (int64_t begin = 0; begin < blocks; begin += kRun) {
+    vec<T> sum[ROWS][VECTORS] = {};
+    for (int64_t block = begin; block < std::min(blocks, begin + kRun); ++block, a += a_block)
+      for (int k = 0; k < kChannels; ++k, b += kFilters) {
+        vec<T> filters[VECTORS];
 #pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; ++v) filters[v] = vload(b + v * L);
+        for (int v = 0; v < VECTORS; ++v) filters[v] = vload(b + v * L);
 #pragma GCC unroll 12
-      for (int m = 0; m < ROWS; ++m) {
-        const T x = a[m * kChannels + k];
+        for (int m = 0; m < ROWS; ++m) {
+          const T x = a[m * kChannels + k];
 #pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v) sum[m][v] += x * filters[v];
+          for (int v = 0; v < VECTORS; ++v) sum[m][v] += x * filters[v];
+        }
       }
-    }
 #pragma GCC unroll 12
-  for (int m = 0; m < ROWS; ++m)
+    for (int m = 0; m < ROWS; ++m)
 #pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; ++v) vstore(c + m * kFilters + v * L, sum[m][v]);
+      for (int v = 0; v < VECTORS; ++v) {
+        T* to = c + m * kFilters + v * L;
+        vstore(to, begin == 0 ? sum[m][v] : vload(to) + sum[m][v]);
+      }
+  }
 }
 
 template <class T, int VECTORS, int ROWS = kRows>

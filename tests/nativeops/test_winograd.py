@@ -89,19 +89,19 @@ def test_equals_a_convolution_in_float64(
         x = x.contiguous(memory_format=torch.channels_last)
     got = ops.winograd_conv2d(x, weight, bias_or_none, other=other, padding=padding, activation=activation)
     assert got.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(got.double(), wanted, atol=1e-5, rtol=0)  # sums are of about 1
+    torch.testing.assert_close(got.double(), wanted, atol=1e-5, rtol=0)  # of 4, at most
 
 
 @pytest.mark.parametrize("channels", [64, 256, 512])
 def test_the_error_of_many_channels(channels: int) -> None:
-    """Largest and typical, against the scale of the output; the points 1 and 2 would make both twice as large."""
+    """Largest and typical, against the scale of the output. The points 1 and 2 would make both twice as large, and
+    single sums over all channels of 512 three times."""
     x, weight, bias = inputs(1, channels, 96, (29, 30))
     x = F.relu(x)  # as behind an activation
     for filters in (weight, weight.abs()):
         got, wanted = ops.winograd_conv2d(x, filters, bias).double(), exact(x, filters, bias)
-        assert relative_error(got, wanted) < 4e-6
-        typical = (got - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
-        assert typical < 5e-7 * (channels / 64) ** 0.5
+        assert relative_error(got, wanted) < 1.2e-6
+        assert (got - wanted).square().mean().sqrt() < 4e-7 * wanted.square().mean().sqrt()
 
 
 def test_maps_of_many_blocks() -> None:
