@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import pytest
 import torch
 from torch import Tensor
 
-from detc.nativeops import ops
-from tests.nativeops.onnx_checks import export, one_file_two_paths, run
+from detc.nativeops import onnx_bodies, ops, ort
+from tests.nativeops.onnx_checks import assert_agrees, export, one_file_two_paths, run
 from tests.nativeops.op_checks import random_boxes
 
 SHAPES = [(10, 13), (5, 6), (3, 3)]
@@ -85,3 +86,28 @@ def test_no_images(case: str) -> None:
     del model.graph.value_info[:]
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     assert run(session, inputs).shape == tuple(function(*inputs).shape)
+
+
+def test_sizes_of_levels_as_an_input(tmp_path: Path) -> None:
+    """The form of graphs of dynamic size, on both roads."""
+    tensors = attention()
+    names = ["value", "locations", "weights"]
+    inputs = [onnx.helper.make_tensor_value_info(n, 1, t.shape) for n, t in zip(names, tensors, strict=True)]
+    inputs.append(onnx.helper.make_tensor_value_info("sizes", 7, ["n"]))
+    out = onnx.helper.make_tensor_value_info("out", 1, [2, 7, 32])
+    node = onnx.helper.make_node("MsDeformAttnSized", [*names, "sizes"], ["out"], domain="detc")
+    graph = onnx.helper.make_graph([node], "sized", inputs, [out])
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("detc", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    onnx_bodies.attach(model)
+    onnx.save(model, tmp_path / "sized.onnx")
+    sizes = torch.tensor([n for pair in SHAPES for n in pair])
+    wanted = ops.ms_deform_attn(tensors[0], SHAPES, tensors[1], tensors[2])
+    for native in (False, *([True] if ort.library() else [])):
+        before = ort.native_calls()
+        session = ort.ort_session(tmp_path / "sized.onnx", native=native)
+        assert_agrees(run(session, [*tensors, sizes]), wanted)
+        assert ort.native_calls() - before == native
+        if native:
+            with pytest.raises(Exception, match="MsDeformAttn"):
+                run(session, [*tensors, -sizes])

@@ -250,6 +250,7 @@ def test_every_function_has_a_kernel(name: str, tmp_path: Path) -> None:
         "col_valid": 9,
         "labels": 7,
         "size": 7,
+        "flat": 7,
     }
     inputs = [onnx.helper.make_tensor_value_info(n, kinds.get(n, 1), [None] * 3) for n in function.input]
     outputs = [onnx.helper.make_empty_tensor_value_info(n) for n in function.output]
