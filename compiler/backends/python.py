@@ -221,6 +221,7 @@ def _statements(graph: fx.GraphModule, sources: Sources) -> Iterator[str]:
 
 def _place(node: fx.Node) -> str:
     lines = [x.strip() for x in (node.stack_trace or "").splitlines() if ".det" in x]
+    own = [line for line in lines if not line.startswith('File "std/')]  # the user's, the innermost last
     if not lines:
         return ""
-    return lines[0].removeprefix("File ").replace('"', "").replace(", line ", ":").partition(", in")[0]
+    return (own or lines)[-1].removeprefix("File ").replace('"', "").replace(", line ", ":").partition(", in")[0]
