@@ -85,7 +85,7 @@ def report(
     from detc.runtime.data.inspect import describe
 
     spec_data = _data(spec, sets, run, json)
-    splits = [s for s in ("train", "val", "test") if s in spec_data.source.splits()]  # type: ignore[attr-defined]
+    splits = [s for s in ("train", "val", "test") if s in spec_data.source.splits()]
     reports = [describe(spec_data, s, train=s == "train", verify=verify) for s in splits]
     if json:
         print_json([r.to_dict() for r in reports])

@@ -75,6 +75,10 @@ class DataSource(Primitive):
         """Whether its images come with their truth."""
         return True
 
+    def splits(self) -> list[str]:
+        """The splits that are declared."""
+        return []
+
     def open(self, split: str, classes: list[str] | None) -> Any:
         """Return a runtime dataset of `split` ("train", "val", "test")."""
         raise NotImplementedError

@@ -125,8 +125,8 @@ class Detector(nn.Module):
             out = self(torch.stack([pixels[i] for i in members]).to(self.device))
             arrays = {name: value.cpu().numpy() for name, value in out.items()}
             for row, i in enumerate(members):
-                one = {name: value[row] for name, value in arrays.items()}  # type: ignore[assignment]
-                results[i] = to_detections(one, self.classes, (shape[1], shape[2]), named[i], score)  # type: ignore[arg-type]
+                found = {name: value[row] for name, value in arrays.items()}
+                results[i] = to_detections(found, self.classes, (shape[1], shape[2]), named[i], score)
         return [results[i] for i in sorted(results)]
 
     def __repr__(self) -> str:

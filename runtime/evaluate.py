@@ -59,10 +59,11 @@ def evaluate_file(
             f"{path} says nothing of the weights to evaluate",
             help='give them with --weights, or write model = … from "…"',
         )
-    options = {"split": split, "device": where, "batch": batch, "workers": workers, "limit": limit}
-    numbers = dict(evaluate(program, resolved.data, **options))
+    numbers = dict(
+        evaluate(program, resolved.data, split=split, device=where, batch=batch, workers=workers, limit=limit)
+    )
     if resolved.model.states and limit is None:
         from detc.runtime.mot import evaluate_tracks
 
-        numbers = {**numbers, **evaluate_tracks(program, resolved.data, split, where)}
+        numbers = {**numbers, **evaluate_tracks(program, resolved.data, split, str(where))}
     return numbers

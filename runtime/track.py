@@ -154,7 +154,7 @@ def from_program(program: Program, device: str | None = None) -> Tracker:
     from detc.runtime.device import choose_device
     from detc.runtime.export_video import video_module
 
-    where = choose_device(device)
+    where = str(choose_device(device))
     program.model.eval()
     spec = program.run.target
     module = video_module(program, spec).to(where)

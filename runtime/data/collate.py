@@ -5,7 +5,7 @@ Legend: B images, G capacity for objects, H and W the batch's canvas.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ def _filled(
     return colour[None, :, None, None].repeat(count, 1, height, width)
 
 
-def to_original(boxes: torch.Tensor, meta: dict[str, Any]) -> torch.Tensor:
+def to_original(boxes: torch.Tensor, meta: Mapping[str, Any]) -> torch.Tensor:
     """Boxes [K, 4] on the canvas, back in pixels of the image file. Not for mixed samples."""
     matrix = meta["matrix"]
     scale = boxes.new_tensor([matrix[0][0], matrix[1][1]]).repeat(2)

@@ -81,7 +81,7 @@ class Record:
             if self.width and self.height:
                 return self
             known = replace(self, width=width, height=height)
-            inside = (self.boxes[:, :2] < (width, height)).all(1) & (self.boxes[:, 2:] > 0).all(1)
+            inside: Array = np.all((self.boxes[:, :2] < (width, height)) & (self.boxes[:, 2:] > 0), axis=1)
             return known if inside.all() else known.chosen(inside, self.labels[inside])
         grow = np.array([width, height], np.float64)
         segments = None

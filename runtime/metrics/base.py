@@ -59,7 +59,7 @@ class Evaluator:
         host = {k: v.detach().cpu() for k, v in detections.items()}
         for b, info in enumerate(meta):
             keep = host["valid"][b]
-            boxes = to_original(host["boxes"][b][keep].double(), info)  # type: ignore[arg-type]
+            boxes = to_original(host["boxes"][b][keep].double(), info)
             rles = None
             if "box_masks" in host:
                 rles = encode_box_masks(host["box_masks"][b][keep], boxes, info)

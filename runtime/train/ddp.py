@@ -142,7 +142,8 @@ def launch(entry: Callable[..., Any], args: tuple[Any, ...], procs: int) -> Any:
         )
         # It prints the tracebacks of children; their faults come back as data.
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-        logging.getLogger("torch.distributed.elastic.agent.server.api").setLevel(logging.CRITICAL)
+        for name in ("torch.distributed.elastic.agent.server.api", "torch.multiprocessing"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             with _handing_on():
                 results = elastic_launch(config, _guarded)(
@@ -156,7 +157,11 @@ def launch(entry: Callable[..., Any], args: tuple[Any, ...], procs: int) -> Any:
                 said = json.loads(faults[0].read_text(encoding="utf-8"))
                 raise error(said["code"], said["message"], notes=said["notes"], help=said["help"]) from exc
             rank, failure = exc.get_first_failure()
-            raise error("DET0714", f"process {rank} of {procs} died: {failure.message}") from exc
+            raise error(
+                "DET0714",
+                f"process {rank} of {procs} died: {failure.message}",
+                help="go on from the last checkpoint with `--resume`",
+            ) from exc
         return results[0]
 
 

@@ -65,8 +65,8 @@ def parameter_groups(model: nn.Module, rules: Sequence[GroupRule]) -> list[dict[
         if fields[name].pop("frozen", False):
             parameter.requires_grad_(False)
             continue
-        key = tuple(sorted((k, repr(v)) for k, v in fields[name].items()))  # type: ignore[assignment]
-        group = groups.setdefault(key, {"params": [], "names": [], **fields[name]})  # type: ignore[arg-type]
+        alike = tuple(sorted((k, repr(v)) for k, v in fields[name].items()))
+        group = groups.setdefault(alike, {"params": [], "names": [], **fields[name]})
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())

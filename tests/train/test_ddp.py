@@ -143,3 +143,72 @@ def test_a_process_that_fails_says_why(tmp_path):
         ddp.launch(fail_in_one, (str(tmp_path),), 2)
     found = caught.value.diagnostics[0]
     assert (found.code, found.message, found.help) == ("DET0711", "loss `x` is nan", "lower it")
+
+
+FCOS = """det 1
+import std.data {{ Synth, steps }}
+import std.models {{ FCOS }}
+import std.ops {{ Conv2d, GroupNorm, Normalize }}
+
+component Tiny : Backbone {{
+  input image: image
+  node input_norm = Normalize(mean = [120, 120, 120], std = [60, 60, 60])
+  x[0] = image -> input_norm
+  repeat l in 0 .. 5 {{
+    node conv[l] = Conv2d(16, kernel = 3, stride = 2)
+    node norm[l] = GroupNorm(4)
+    x[l + 1] = x[l] -> conv[l] -> norm[l] -> relu()
+  }}
+  output feats: pyramid = x[3 ..]
+}}
+model Small extends FCOS(backbone = Tiny()) {{
+  set neck.width = 16
+  set head.width = 16
+  set head.depth = 1
+  set head.groups = 4
+}}
+data Shapes extends Synth(root = "{root}", size = 64x64) {{
+  set workers = 0
+  set cache = "none"
+  pipeline train {{
+    load: steps.Load()
+    boxes: steps.Boxes()
+    resize: steps.RandomResize(64x64, ratio = [0.7, 1.3])
+    crop: steps.Crop(64x64)
+    hsv: steps.HSV()
+    flip: steps.HFlip(0.5)
+    pad: steps.Pad(64x64, fill = 114)
+  }}
+}}
+train Short {{
+  epochs = 2ep
+  batch = 4img
+  optim = SGD(lr = 0.01, momentum = 0.9)
+  clip = 1.0
+  hooks {{ ema: EMA(momentum = 0.1) }}
+  log_every = 1
+}}
+run {{ data = Shapes()  model = Small(classes = data.classes)  train = Short() }}
+"""
+
+
+def test_a_detector_trains_alike_in_two_processes(tmp_path):
+    """Random steps, losses that are normalised by numbers of objects, clipping: all as in one process."""
+    from detc.compiler.check import check
+    from detc.runtime.data.synth import generate
+    from detc.runtime.train.engine import train
+
+    generate(tmp_path / "data", 12, 0, val=2, smallest=64, largest=80)
+    for procs in (1, 2):
+        run = check(FCOS.format(root=tmp_path / "data")).run()
+        train(run, out=tmp_path / str(procs), procs=procs, init="random", draw=0, plain=True, device="cpu")
+    a, b = (read_checkpoint(tmp_path / str(n) / "last.pt").model for n in (1, 2))
+    for name, tensor in a.items():
+        torch.testing.assert_close(b[name], tensor, rtol=1e-4, atol=1e-5)
+    one, two = (
+        [r for r in read_rows(tmp_path / str(n) / "metrics.jsonl") if r["kind"] == "train"] for n in (1, 2)
+    )
+    for x, y in zip(one, two, strict=True):
+        assert [y[k] for k in ("loss", "cls", "box", "centerness")] == pytest.approx(
+            [x[k] for k in ("loss", "cls", "box", "centerness")], rel=1e-3
+        )

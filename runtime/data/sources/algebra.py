@@ -24,7 +24,7 @@ class _Wrapped(DataSource):
 
     def splits(self) -> list[str]:
         """The splits of the source inside."""
-        return list(self.of.splits())  # type: ignore[attr-defined]
+        return list(self.of.splits())
 
     def read_classes(self) -> list[str] | None:
         """The names of the source inside."""

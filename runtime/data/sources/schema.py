@@ -255,7 +255,7 @@ class Concat(DataSource):
 
     def splits(self) -> list[str]:
         """The splits that at least one source declares."""
-        there = {s for source in self.sources for s in source.splits()}  # type: ignore[attr-defined]
+        there = {s for source in self.sources for s in source.splits()}
         return [s for s in SPLITS if s in there]
 
     def read_classes(self) -> list[str] | None:
@@ -272,7 +272,7 @@ class Concat(DataSource):
         names = classes if classes is not None else self.read_classes()
         merged = Annotations(split, tuple(names or ()), [])
         for number, source in enumerate(self.sources):
-            if split not in source.splits():  # type: ignore[attr-defined]
+            if split not in source.splits():
                 continue
             part = source.open(split, names)
             for record in part.records:
