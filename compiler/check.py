@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from detc.compiler import static
 from detc.compiler.command_line import command_line_edit
 from detc.compiler.edits import Edits, unmatched
 from detc.compiler.elaborate import Elaborator, elaborate
+from detc.compiler.experiment import data_value, resolve_data
 from detc.compiler.graph import Model
 from detc.compiler.modules import Loader, Module, unused_imports
+from detc.compiler.recipe import resolve_train
 from detc.compiler.runs import ResolvedRun, RunResolver, note_models
+from detc.compiler.targets import resolve_target
+from detc.compiler.template import levels
 from detc.compiler.unused import unused_values
-from detc.compiler.values import Construct, Labels, TemplateRef, Value
+from detc.compiler.values import BoundArg, Construct, Labels, Poisoned, TemplateRef, Value
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, Report, did_you_mean, error
 from detc.dsl.source import Origin
@@ -139,9 +144,54 @@ def check(
         report.add(*error("DET0906", "--set edits a run, and this file has none").diagnostics)
     if models:
         _loose_models(module, built, result)
+        _loose_parts(module, built, report)
     unused_imports(module, report)
     unused_values(module, report)
     return result
+
+
+INCOMPLETE = ("DET0208", "DET0606")  # what a run, or who extends it, may still give
+
+
+def _loose_parts(module: Module, built: set[str], report: Report) -> None:
+    """Resolve the data, train and target declarations of a file that no run uses, if they need no arguments.
+
+    What they lack is not reported: others may extend them.
+    """
+    assert module.file is not None
+    for decl in module.file.decls:
+        resolve = _RESOLVERS.get(decl.kind) if isinstance(decl, ast.Template) else None
+        if resolve is None or decl.name in built or _has_error(decl, module, report):
+            continue
+        assert isinstance(decl, ast.Template)
+        found = Report()
+        try:
+            if any(p.default is None for p in decl.params):
+                continue
+            resolve(Construct(TemplateRef(decl, module), (), Origin(decl.name_span)), found)
+        except DetError as problem:
+            found.add(*problem.diagnostics)
+        except Poisoned:
+            pass
+        report.add(*(d for d in found.errors if d.code not in INCOMPLETE))
+
+
+def _resolve_data(construct: Construct, report: Report) -> None:
+    resolve_data(data_value(construct, report, []), report, [])
+
+
+_RESOLVERS: dict[str, Callable[[Construct, Report], object]] = {
+    "data": _resolve_data,
+    "train": partial(resolve_train, edits=[]),
+    "target": partial(resolve_target, edits=[]),
+}
+
+
+def _has_error(decl: ast.Decl, module: Module, report: Report) -> bool:
+    return any(
+        d.primary and d.primary.source is module.source and decl.span.start <= d.primary.start < decl.span.end
+        for d in report.errors
+    )
 
 
 def _loose_models(module: Module, built: set[str], result: CheckResult) -> None:
@@ -150,12 +200,7 @@ def _loose_models(module: Module, built: set[str], result: CheckResult) -> None:
     for decl in module.file.decls:
         if not isinstance(decl, ast.Template) or decl.kind != "model" or decl.name in built:
             continue
-        if any(
-            d.primary
-            and d.primary.source is module.source
-            and decl.span.start <= d.primary.start < decl.span.end
-            for d in result.report.errors
-        ):
+        if _has_error(decl, module, result.report):
             continue
         ref = module.decls[decl.name]
         assert isinstance(ref, TemplateRef)
@@ -170,8 +215,6 @@ def _loose_models(module: Module, built: set[str], result: CheckResult) -> None:
 
 def elaborate_alone(ref: TemplateRef, report: Report, classes: int = 80) -> Model | None:
     """A model by itself, with `classes` stand-in classes; None if it needs other arguments."""
-    from detc.compiler.template import levels
-    from detc.compiler.values import BoundArg
 
     origin = Origin(ref.decl.name_span)
     given: list[BoundArg] = []

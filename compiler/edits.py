@@ -261,5 +261,6 @@ def _nearest(path: str, known: Sequence[str]) -> str:
         return f"; it holds {', '.join(f'`{k}`' for k in inner[:4])}{', …' if len(inner) > 4 else ''}"
     tail = path.rsplit(".", 1)[-1]
     same_tail = [k for k in known if k.rsplit(".", 1)[-1] == tail]
-    hint = did_you_mean(path, known) or did_you_mean(path, same_tail)
+    same_depth = [k for k in known if k.count(".") == path.count(".")]
+    hint = did_you_mean(path, same_depth) or did_you_mean(path, known) or did_you_mean(path, same_tail)
     return hint or (f"; there is `{same_tail[0]}`" if same_tail and "." in same_tail[0] else "")
