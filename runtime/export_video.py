@@ -56,9 +56,11 @@ def compile_video(
         buffer = io.BytesIO()
         extra = {"classes": json.dumps(list(program.classes)), "spec": program.run.text}
         torch.export.save(exported, buffer, extra_files=extra)
-        data, module = buffer.getvalue(), exported.module()
+        data = buffer.getvalue()
+        module = None if clips is None else torch.export.load(io.BytesIO(data)).module()
 
         def runner(given: Mapping[str, Any]) -> dict[str, Any]:
+            assert module is not None
             found: dict[str, Any] = module(*given.values())
             return found
 
