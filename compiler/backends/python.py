@@ -224,4 +224,6 @@ def _place(node: fx.Node) -> str:
     own = [line for line in lines if not line.startswith('File "std/')]  # the user's, the innermost last
     if not lines:
         return ""
-    return (own or lines)[-1].removeprefix("File ").replace('"', "").replace(", line ", ":").partition(", in")[0]
+    return (
+        (own or lines)[-1].removeprefix("File ").replace('"', "").replace(", line ", ":").partition(", in")[0]
+    )
