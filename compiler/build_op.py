@@ -167,7 +167,8 @@ def validate(
         DetError: with one diagnostic a wrong field.
     """
     names = field_names(cls)
-    data, fractions = {}, []
+    data: dict[str, Any] = {}
+    fractions: list[Diagnostic] = []
     for name, value in values.items():
         plain = raw(value)
         annotation = cls.model_fields[names[name]].annotation

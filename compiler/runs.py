@@ -201,7 +201,7 @@ class RunResolver:
             self.decl.name, model, data, train, target, classes, None, weights, align, self.module
         )
 
-    def _attempt(self, make: Callable[[], T]) -> T | None:
+    def _attempt(self, make: Callable[[], T | None]) -> T | None:
         """What `make` makes; None if something stops it, which is then in the report."""
         try:
             return make()
