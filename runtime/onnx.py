@@ -83,7 +83,7 @@ def open_session(path: Path, *, device: str, threads: int | None) -> Any:
     """An `onnxruntime.InferenceSession`, with detc's native kernels where their library is there.
 
     Raises:
-        DetError: DET0903 if the file cannot be opened.
+        DetError: DET0903 if the file cannot be opened; DET0906 if there is no such device.
     """
     import onnxruntime
 
@@ -93,7 +93,10 @@ def open_session(path: Path, *, device: str, threads: int | None) -> Any:
     if threads:
         options.intra_op_num_threads = threads
     gpu = "CUDAExecutionProvider"
-    wanted = [gpu] if device.startswith("cuda") else []
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise error("DET0906", f"`{device}` is no device for an ONNX file", help="there are cpu and cuda")
+    wanted = [gpu] if kind == "cuda" else []
     try:
         session = ort_session(path, sess_options=options, providers=[*wanted, "CPUExecutionProvider"])
     except Exception as fault:  # ONNX Runtime's exceptions have no common base of their own

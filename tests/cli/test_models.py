@@ -163,3 +163,48 @@ def test_results_from_python_draw_and_convert(folder):
     np.testing.assert_allclose(by_path.boxes, by_image.boxes, atol=1e-3)
     np.testing.assert_allclose(by_path.boxes, by_array.boxes, atol=1e-3)
     assert by_image.draw().size == image.size
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "predict", "best.pt", "photos", "-o", "out"),
+        ("run", "predict", "tiny.onnx", "photos", "-o", "out"),
+        ("run", "bench", "best.pt", "--size", "64"),
+        ("run", "val", "tiny.det", "--weights", "best.pt"),
+    ],
+)
+@pytest.mark.parametrize("device", ["cuda:17", "toaster"])
+def test_devices_that_are_not_there(detc, folder, onnx_file, monkeypatch, arguments, device):
+    monkeypatch.chdir(folder)
+    if arguments[1] == "val":  # it asks for data first
+        (folder / "with_data.det").write_text(SPEC.replace("model = ", 'data = Coco(classes = ["cat", "dog"]) model = ').replace(
+            "import std.models", "import std.data { Coco }\nimport std.models"))  # fmt: skip
+        arguments = ("run", "val", "with_data.det", "--weights", "best.pt")
+    done = detc(*arguments, "--device", device)
+    assert done.code == 1 and "DET0906" in done.err
+
+
+@pytest.mark.parametrize("arguments", [("run", "val"), ("compile", "-o", "again.onnx")])
+def test_an_onnx_file_is_no_checkpoint(detc, folder, onnx_file, arguments):
+    done = detc(*arguments, onnx_file)
+    assert done.code == 1 and "DET0906" in done.err and "is compiled" in done.err
+
+
+def test_predictions_need_a_folder_to_go_to(detc, folder):
+    done = detc("run", "predict", folder, folder / "photos", "-o", folder / "tiny.det")
+    assert done.code == 1 and "error[DET0712]" in done.err
+
+
+def test_unreadable_images_have_a_code(detc, folder, tmp_path):
+    broken = folder / "photos/broken.png"
+    done = detc("run", "predict", folder, broken, "-o", tmp_path)
+    assert done.code == 1 and "warning[DET0904]" in done.err and "skipped" in done.err
+    done = detc("run", "predict", folder, "missing.jpg", "-o", tmp_path)
+    assert done.code == 1 and "error[DET0904]: missing.jpg: no such file" in done.err
+
+
+@pytest.mark.parametrize("command", [("check",), ("resolve",), ("run", "train"), ("run", "bench")])
+def test_a_run_that_there_is_not(detc, folder, command):
+    done = detc(*command, folder / "tiny.det", "--run", "large")
+    assert done.code == 1 and "DET0906" in done.err and "there is no run `large`" in done.err
