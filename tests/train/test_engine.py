@@ -160,3 +160,34 @@ def test_wrong_devices_and_runs_are_said(squares, tmp_path):
 )
 def test_names_of_metrics(key, name):
     assert plain_name(key) == name
+
+
+def test_an_interrupted_command_says_so_and_keeps_standard_output_for_json(squares, tmp_path, capsys):
+    import os
+    import signal
+
+    from detc.cli.main import main
+    from detc.runtime.train import log
+
+    class Interrupts(log.JsonLines):
+        def row(self, kind, iteration, values):
+            super().row(kind, iteration, values)
+            if iteration == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    small = "RTMDet(deepen = 0.167, widen = 0.125, blocks = 1, "
+    text = SPEC.format(root=squares).replace("RTMDetTiny(", small).replace("RTMDetTiny", "RTMDet")
+    (squares / "small.det").write_text(text)
+    command = ["run", "train", str(squares / "small.det"), "-o", str(tmp_path), "--draw", "0", "--json"]
+    codes = []
+    for extra, sink in ([], Interrupts), (["--resume", "--no-report"], log.JsonLines):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+            patch.setattr("detc.runtime.train.fit.JsonLines", sink)
+            main([*command, *extra])
+        codes.append(stop.value.code)
+        said = capsys.readouterr()
+        facts = json.loads(said.out)
+        assert "iterations an epoch" in said.err
+    assert codes == [130, 0]
+    assert facts["stopped"] == "done" and facts["report"] is None
+    assert not (tmp_path / "report.html").exists()
