@@ -241,21 +241,26 @@ def test_threads_and_repetition_change_nothing(name: str) -> None:
 
 
 WITHOUT = """
-import sys
+import sys, warnings
 import torch
 from detc.nativeops import loader
 from tests.nativeops.test_every_op import CASES, results
 found = {}
-for name, case in CASES.items():
-    torch.manual_seed(0)
-    found[name] = results(case, case.make(torch.float32))
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for name, case in CASES.items():
+        torch.manual_seed(0)
+        found[name] = results(case, case.make(torch.float32))
 assert loader.loaded_library() is None
+said = [str(w.message) for w in caught if issubclass(w.category, loader.NativeFallbackWarning)]
+assert len(said) == 1 and "no C++ compiler was found" in said[0], said
 torch.save(found, sys.argv[1])
 """
 
 
-def test_every_op_works_without_a_library(tmp_path: Path) -> None:
-    environment = {**os.environ, "DETC_NATIVE": "0"}
+def test_every_op_works_without_a_compiler_and_one_warning_says_so(tmp_path: Path) -> None:
+    nothing = {"PATH": str(tmp_path), "CXX": "", "NVCC": "", "CUDA_HOME": "", "DETC_CACHE": str(tmp_path)}
+    environment = {**os.environ, **nothing, "DETC_NATIVE": "1", "DETC_LIBRARY": ""}
     command = [sys.executable, "-c", WITHOUT, str(tmp_path / "results.pt")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
