@@ -65,6 +65,7 @@ def to_onnx(
     model = simplified(model)
     if target.precision == "fp16":
         model = half_precision(model)
+    _fill_places(model)
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     model.producer_name = "detc"
@@ -104,6 +105,16 @@ def _name_places(model: onnx.ModelProto) -> None:
         del node.metadata_props[:]
         node.metadata_props.extend(kept)
         if previous:
+            node.metadata_props.add(key=PLACE, value=previous)
+
+
+def _fill_places(model: onnx.ModelProto) -> None:
+    """Nodes that the simplifier made take the place of what stands before them."""
+    previous = next((p.value for n in model.graph.node for p in n.metadata_props if p.key == PLACE), "")
+    for node in model.graph.node:
+        own = next((p.value for p in node.metadata_props if p.key == PLACE), "")
+        previous = own or previous
+        if previous and not own:
             node.metadata_props.add(key=PLACE, value=previous)
 
 
