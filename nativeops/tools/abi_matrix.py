@@ -26,6 +26,7 @@ NEEDS = ("torchvision", "numpy", "scipy", "pytest", "hypothesis", "pycocotools")
 NOT_HERE = (
     "test_build.py",
     "test_ort.py",
+    "test_onnx_regions.py",
     "test_onnx_sampling.py",
     "test_docs_example.py",
     "test_emulated_cuda.py",

@@ -22,6 +22,7 @@ RUNTIMES = ("libasan.so", "libubsan.so", "libstdc++.so.6")
 LEFT_OUT = (
     "test_build.py",
     "test_ort.py",
+    "test_onnx_regions.py",
     "test_onnx_sampling.py",
     "test_emulated_cuda.py",
     "test_docs_example.py",
