@@ -132,6 +132,7 @@ def resolve_data(value: DataValue, report: Report, edits: list[Active]) -> DataS
     assert value.spec_classes is not None
     sources, sample = resolve_sources(body, value.spec_classes.names, report)
     known = getattr(primitives.find("std.data", "DataFields"), "model_fields", {})
+    body.adopt(known)
     body.check_read((*known, "source", "classes", "active", "sources", "sample"), "data")
     fields: dict[str, Any] = {}
     for name, thunk in body.fields.items():

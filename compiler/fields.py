@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from detc.compiler.build_op import build_primitive
-from detc.compiler.edits import Edits, new_value, settle
+from detc.compiler.edits import Edits, edit_path, new_value, settle
 from detc.compiler.elaborate import Elaborator
 from detc.compiler.evaluate import evaluate, origin_of, truth
 from detc.compiler.messages import unmet
@@ -183,6 +183,18 @@ class Body:
     def check_read(self, known: tuple[str, ...], kind: str) -> None:
         """Report fields that neither the kind knows nor anything has asked for (DET0704)."""
         self.check_known((*known, *(name for name, thunk in self.fields.items() if thunk.asked)), kind)
+
+    def adopt(self, known: Iterable[str]) -> None:
+        """Take fields that only an edit states: `set amp = true` where no body says anything of `amp`."""
+        names = set(known) - self.fields.keys()
+        for name in names:
+            self.ctx.know(name)
+        for edit in self.instance.edits.items:
+            name = edit.last.name if edit.last is not None and edit.last.select is None else ""
+            if name in names and isinstance(edit.stmt, ast.SetStmt):
+                self.fields.setdefault(
+                    name, self._thunk((name,), edit.stmt.value, edit.scope, edit_path(edit.stmt).span)
+                )
 
     def check_known(self, known: tuple[str, ...], kind: str) -> None:
         """Report fields that a declaration of this kind does not have (DET0704)."""

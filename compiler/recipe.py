@@ -92,6 +92,7 @@ class _Train:
 
     def resolve(self) -> TrainSpec | None:
         body = self.body
+        body.adopt(TRAIN_FIELDS)
         body.check_known(TRAIN_FIELDS, "train")
         for name in ("epochs", "batch", "optim"):
             if name not in body.fields:

@@ -42,6 +42,7 @@ FIRST_OPSET = 18  # of torch's exporter
 
 def _target(construct: Construct, report: Report, edits: list[Active]) -> TargetSpec:
     body = instance_body(construct, report, edits, (), ())
+    body.adopt(TARGET_FIELDS)
     found: dict[str, Any] = {"name": body.instance.name}
     places = {}
     for name, thunk in body.fields.items():
