@@ -9,7 +9,7 @@ from typing import Any
 from detc.compiler.build_op import build_primitive
 from detc.compiler.edits import Edits, edit_path, new_value, settle
 from detc.compiler.elaborate import Elaborator
-from detc.compiler.evaluate import evaluate, origin_of, truth
+from detc.compiler.evaluate import Scope, evaluate, origin_of, truth
 from detc.compiler.messages import unmet
 from detc.compiler.params import Instance, ParamScope
 from detc.compiler.primitives import Primitive
@@ -114,7 +114,7 @@ class Body:
             )
         self.fields[name] = self._thunk((name,), expr, scope, span)
 
-    def _thunk(self, path: tuple[str, ...], expr: ast.Expr, scope: ParamScope, span: Any) -> Thunk:
+    def _thunk(self, path: tuple[str, ...], expr: ast.Expr, scope: Scope, span: Any) -> Thunk:
         text = ".".join(path)
         self.ctx.know(text)
 
