@@ -22,7 +22,7 @@ def test(
 
     Exits with 1 if a test fails.
     """
-    from detc.compiler.spec_tests import TestResult, run_tests
+    from detc.compiler.experiments.spec_tests import TestResult, run_tests
     from detc.dsl.diagnostics import DetError, Diagnostic
 
     results: list[TestResult] = []

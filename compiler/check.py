@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from detc.compiler import static
-from detc.compiler.command_line import command_line_edit
-from detc.compiler.edits import Edits, unmatched
-from detc.compiler.elaborate import Elaborator, elaborate
-from detc.compiler.experiment import data_value, resolve_data
+from detc.compiler.elaboration.edits import Edits, unmatched
+from detc.compiler.elaboration.elaborate import Elaborator, elaborate
+from detc.compiler.experiments.command_line import command_line_edit
+from detc.compiler.experiments.experiment import data_value, resolve_data
+from detc.compiler.experiments.recipe import resolve_train
+from detc.compiler.experiments.runs import ResolvedRun, RunResolver, note_models
+from detc.compiler.experiments.targets import resolve_target
+from detc.compiler.expressions import static
+from detc.compiler.expressions.modules import Loader, Module, unused_imports
+from detc.compiler.expressions.template import levels
+from detc.compiler.expressions.unused import unused_values
 from detc.compiler.graph import Model
-from detc.compiler.modules import Loader, Module, unused_imports
-from detc.compiler.recipe import resolve_train
-from detc.compiler.runs import ResolvedRun, RunResolver, note_models
-from detc.compiler.targets import resolve_target
-from detc.compiler.template import levels
-from detc.compiler.unused import unused_values
 from detc.compiler.values import BoundArg, Construct, Labels, Poisoned, TemplateRef, Value
 from detc.dsl import ast
 from detc.dsl.diagnostics import DetError, Report, did_you_mean, error

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from detc.compiler import dataflow, passes
+from detc.compiler import passes
+from detc.compiler.experiments import dataflow
 from detc.compiler.graph import Model
 from detc.compiler.selectors import matches
 from detc.compiler.spec import GroupRule, TargetSpec
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from detc.compiler.backends.deploy import Deploy
     from detc.compiler.backends.tree import Tree
-    from detc.compiler.runs import ResolvedRun
+    from detc.compiler.experiments.runs import ResolvedRun
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
+from detc.compiler.elaboration.state import capacity_text, declared_type
+from detc.compiler.expressions.literal import number_text, primitive_text, value_text
 from detc.compiler.graph import Arg, DetGraph, Model, Node
-from detc.compiler.literal import number_text, primitive_text, value_text
 from detc.compiler.pairing import paired
 from detc.compiler.primitives import Primitive
 from detc.compiler.spec import DataSpec, Follow, NamedStep, Step, TargetSpec, TrainSpec
-from detc.compiler.state import capacity_text, declared_type
 from detc.compiler.values import Wire, show
 
 if TYPE_CHECKING:
-    from detc.compiler.runs import ResolvedRun
+    from detc.compiler.experiments.runs import ResolvedRun
 
 KEYWORDS = {"input", "output", "node", "let", "loss", "where", "repeat", "when", "set", "replace", "remove", "insert", "tie", "expect", "at", "state", "next", "frozen", "shadow", "true", "false", "none", "train", "infer", "and", "or", "not", "in", "if", "else", "for", "per", "step", "using", "from", "with", "extends"}  # fmt: skip
 

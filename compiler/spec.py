@@ -56,7 +56,7 @@ class Size:
 
 
 class Follow(Primitive):
-    """Base of the rules by which a shadow node follows another; see `compiler.shadow`.
+    """Base of the rules by which a shadow node follows another; see `compiler.elaboration.shadow`.
 
     saved: whether checkpoints to predict with hold the shadow's weights. What `--resume` needs is always kept.
     """

@@ -13,7 +13,7 @@ from detc.compiler.types import Image, Map, Pyramid, Struct, Type
 from detc.dsl.source import Origin
 
 if TYPE_CHECKING:
-    from detc.compiler.modules import Module
+    from detc.compiler.expressions.modules import Module
     from detc.compiler.primitives import Primitive
     from detc.dsl import ast
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from detc.compiler.experiments.runs import ResolvedRun
 from detc.compiler.graph import Decision, Model
-from detc.compiler.runs import ResolvedRun
 from detc.compiler.text import node_text
 from detc.dsl.diagnostics import did_you_mean, error
 from detc.dsl.render import place

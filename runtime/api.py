@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from detc.dsl.diagnostics import DetError, Diagnostic, error
 
 if TYPE_CHECKING:
-    from detc.compiler.runs import ResolvedRun
+    from detc.compiler.experiments.runs import ResolvedRun
     from detc.runtime.export import Compiled
     from detc.runtime.train.fit import TrainResult
 

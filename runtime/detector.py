@@ -20,7 +20,7 @@ from detc.runtime.results import Detections, renumbered
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from detc.compiler.runs import ResolvedRun
+    from detc.compiler.experiments.runs import ResolvedRun
 
 OnError = Callable[[ImageError], None]
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from torch import fx
 
     from detc.compiler.backends.deploy import Deploy
+    from detc.compiler.backends.verify import Comparison
+    from detc.compiler.experiments.runs import ResolvedRun
     from detc.compiler.program import Program
-    from detc.compiler.runs import ResolvedRun
     from detc.compiler.spec import TargetSpec
-    from detc.compiler.verify import Comparison
 
 GRAPHS = (".txt", ".svg")
 SUFFIXES = (".onnx", ".pt2", ".py", *GRAPHS)
@@ -210,7 +210,7 @@ def _compare(
 ) -> Comparison | None:
     import torch
 
-    from detc.compiler.verify import EXACT, HALF, Comparison, compare
+    from detc.compiler.backends.verify import EXACT, HALF, Comparison, compare
 
     if not batches:
         return None

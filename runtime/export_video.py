@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, fx
 
+    from detc.compiler.backends.verify import Comparison
     from detc.compiler.backends.video import TrackDeploy, VideoDeploy
     from detc.compiler.program import Program
     from detc.compiler.spec import TargetSpec
-    from detc.compiler.verify import Comparison
     from detc.runtime.export import Compiled
 
 FRAMES = 4  # of each image, shifted a little from one to the next
@@ -80,7 +80,7 @@ def check_clips(
     Raises:
         DetError: DET0803 where they do not agree.
     """
-    from detc.compiler.verify import Comparison
+    from detc.compiler.backends.verify import Comparison
 
     total, frames, tracks = Comparison(), 0, 0
     for name, clip in _clips(deploy, batches):
@@ -200,9 +200,9 @@ def _verify(
     """Run a clip through both, each with its own state; frames and boxes compared."""
     import torch
 
+    from detc.compiler.backends.verify import compare
+    from detc.compiler.backends.verify_tracks import SameTracks
     from detc.compiler.backends.video import flat_outputs
-    from detc.compiler.verify import compare
-    from detc.compiler.verify_tracks import SameTracks
 
     batch = next(iter(flat_outputs(clip[0]).values())).shape[0]
     states = [deploy.first(batch), deploy.first(batch)]  # type: ignore[operator]

@@ -12,7 +12,7 @@ from detc.dsl.diagnostics import DetError, error
 if TYPE_CHECKING:
     import torch
 
-    from detc.compiler.runs import ResolvedRun
+    from detc.compiler.experiments.runs import ResolvedRun
     from detc.runtime.detector import Detector
 
 CHECKPOINTS = ("best.pt", "last.pt")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from detc.dsl.diagnostics import DetError, error
 
 if TYPE_CHECKING:
-    from detc.compiler.runs import ResolvedRun
+    from detc.compiler.experiments.runs import ResolvedRun
 
 BEGIN = "<!-- begin: detc run table -->"
 END = "<!-- end: detc run table -->"

@@ -12,7 +12,7 @@ from detc.runtime.metrics.headline import HEADLINE
 from detc.runtime.report import Chart, ClassRow, Report
 
 if TYPE_CHECKING:
-    from detc.compiler.runs import ResolvedRun
+    from detc.compiler.experiments.runs import ResolvedRun
 
 NAMES = {
     **HEADLINE,

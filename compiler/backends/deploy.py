@@ -14,7 +14,7 @@ from detc.compiler.spec import TargetSpec
 from detc.compiler.types import Map
 
 if TYPE_CHECKING:
-    from detc.compiler.runs import ResolvedRun
+    from detc.compiler.experiments.runs import ResolvedRun
 
 DEFAULT_BOX = (640, 640)
 MAPS = ("panoptic", "semantic")  # outputs that say something of every pixel

@@ -85,7 +85,7 @@ class Op(Primitive):
         return None
 
     def generated(self, weight_at: int, bias_at: int) -> Op | None:
-        """The stateless op that does the same with weights from a wire [..., P]: see `compiler.generated`.
+        """The stateless op that does the same with weights from a wire [..., P]: see `compiler.elaboration.generated`.
 
         The share of the weight begins at `weight_at`, that of the bias at `bias_at`. None if there is no such op.
         """

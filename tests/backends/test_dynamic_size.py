@@ -9,9 +9,9 @@ import onnxruntime
 import pytest
 import torch
 
+from detc.compiler.backends.verify import compare
 from detc.compiler.check import check
 from detc.compiler.program import build
-from detc.compiler.verify import compare
 from detc.dsl.diagnostics import DetError
 from detc.runtime.api import ort_session
 from detc.runtime.export import compile_to

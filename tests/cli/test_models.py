@@ -64,7 +64,7 @@ def test_checkpoint_and_onnx_predict_the_same(detc, folder, onnx_file, tmp_path)
         assert (tmp_path / out / "0.jpg").exists()
     first, second = results(tmp_path / "torch"), results(tmp_path / "onnx")
     assert list(first) == list(second) == ["0", "1", "2"]
-    from detc.compiler.verify import compare
+    from detc.compiler.backends.verify import compare
 
     for name in first:
         a, b = (arrays(r[name]) for r in (first, second))

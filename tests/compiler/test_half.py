@@ -6,10 +6,10 @@ import onnx
 import pytest
 import torch
 
+from detc.compiler.backends.verify import EXACT, HALF, compare
 from detc.compiler.check import check
 from detc.compiler.program import build
 from detc.compiler.spec import Size, TargetSpec
-from detc.compiler.verify import EXACT, HALF, compare
 from detc.runtime.export import _deploy, export_onnx
 from tests.compiler.specs import tiny
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from detc.compiler.check import check
+from detc.compiler.expressions.modules import Loader
 from detc.compiler.graph import Node
-from detc.compiler.modules import Loader
 
 TEXT = """det 1
 import std.dense {{ FlattenPoints }}

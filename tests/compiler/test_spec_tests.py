@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detc.compiler.spec_tests import TestResult, run_tests
+from detc.compiler.experiments.spec_tests import TestResult, run_tests
 
 BLOCK = """det 1
 import std.ops {{ Conv2d }}

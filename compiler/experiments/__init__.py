@@ -1,0 +1,1 @@
+"""What stands around a model: data and pipelines, recipes, targets, runs, and the checks across them."""
