@@ -20,7 +20,7 @@ from detc.nativeops.registry import has_native_kernel
 ACTIVATIONS = {"none": "none", "relu": "relu", "swish": "silu"}  # from `FusedConv`'s names
 MEASURED = platform.machine().lower() in ("x86_64", "amd64")  # elsewhere the peer is another one
 SIDE = 4  # of a tile of outputs
-FEWEST_CHANNELS = 16  # the transforms take longer than the products below
+FEWEST_CHANNELS = 192  # narrower layers come early, and their rounding grows through all that follow
 FEWEST_OUTPUTS = 64  # reading the filters, which are four times the weights, takes longer below
 LEAST_USE = 8  # outputs a tile that lie inside of the map, of 16: half of the multiplications, at worst
 

@@ -47,7 +47,7 @@ def made_by(module: nn.Module, *inputs: torch.Tensor | None) -> tuple[torch.Tens
         return module(*inputs), calls.count
 
 
-def conv_of(C: int = 32, O: int = 40, **options: Any) -> nn.Conv2d:
+def conv_of(C: int = 192, O: int = 40, **options: Any) -> nn.Conv2d:
     torch.manual_seed(0)
     return nn.Conv2d(C, O, options.pop("kernel", 3), **{"padding": 1, **options}).eval().requires_grad_(False)
 
@@ -62,7 +62,7 @@ def native() -> None:
 @pytest.mark.parametrize("padding", [1, 0, (1, 0)])
 def test_a_fused_convolution(activation: str, summed: bool, padding: Any) -> None:
     conv = conv_of(padding=padding)
-    x = torch.randn(2, 32, 17, 22)
+    x = torch.randn(2, 192, 17, 22)
     wanted = conv(x)
     other = torch.randn_like(wanted) if summed else None
     wanted = wanted if other is None else wanted + other
@@ -80,14 +80,14 @@ def test_the_rule() -> None:
     assert not taken(conv_of(), 1, 40, 5, 5), "reading the filters is all the time"
     assert not taken(conv_of(), 100, 40, 1, 1), "one output of sixteen is wanted"
     assert not taken(conv_of(), 1, 40, 1, 100)
-    assert not taken(conv_of(3), 1, 40, 200, 200), "few channels"
+    assert not taken(conv_of(128), 1, 40, 200, 200), "few channels"
     others = [{"stride": 2}, {"dilation": 2}, {"groups": 2}, {"padding": 2}, {"kernel": 5}, {"kernel": 1}]
     assert not any(taken(conv_of(**o), 1, 40, 20, 20) for o in others)
 
 
 @pytest.mark.parametrize("variable", ["DETC_WINOGRAD", "DETC_NATIVE"])
 def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    conv, x = conv_of(), torch.randn(1, 32, 16, 16)
+    conv, x = conv_of(), torch.randn(1, 192, 16, 16)
     fused = FusedConv(conv, "relu").eval()
     assert "winograd_conv2d" in made_by(fused, x)[1]
     monkeypatch.setenv(variable, "0")
@@ -109,7 +109,7 @@ def test_without_library_and_compiler(
     monkeypatch.delenv("DETC_LIBRARY", raising=False)
     winograd._obtainable.cache_clear()
     try:
-        got, calls = made_by(FusedConv(conv := conv_of()).eval(), x := torch.randn(1, 32, 16, 16))
+        got, calls = made_by(FusedConv(conv := conv_of()).eval(), x := torch.randn(1, 192, 16, 16))
     finally:
         winograd._obtainable.cache_clear()
     assert "winograd_conv2d" not in calls
@@ -118,7 +118,7 @@ def test_without_library_and_compiler(
 
 
 def test_other_circumstances_take_the_plain_way() -> None:
-    conv, x = conv_of(), torch.randn(1, 32, 16, 16)
+    conv, x = conv_of(), torch.randn(1, 192, 16, 16)
     fused, wanted = FusedConv(conv).eval(), conv(x)
     with Calls() as calls:
         torch.testing.assert_close(fused(x), wanted, atol=1e-5, rtol=1e-5)  # gradients are on
@@ -134,10 +134,10 @@ def test_other_circumstances_take_the_plain_way() -> None:
 
 
 def test_filters_are_packed_once_and_anew_when_weights_change() -> None:
-    conv, x = conv_of(), torch.randn(1, 32, 16, 16)
+    conv, x = conv_of(), torch.randn(1, 192, 16, 16)
     fused = FusedConv(conv).eval()
     assert made_by(fused, x)[1]["winograd_pack"] == 1
-    assert "winograd_pack" not in made_by(fused, torch.randn(1, 32, 20, 12))[1]
+    assert "winograd_pack" not in made_by(fused, torch.randn(1, 192, 20, 12))[1]
     conv.weight.mul_(2)
     for module in (fused, copy.deepcopy(fused), pickle.loads(pickle.dumps(fused))):
         got, calls = made_by(module, x)
