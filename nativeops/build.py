@@ -28,7 +28,7 @@ from detc.nativeops.toolchain import (
     ROOT,
     NativeBuildError,
     Unit,
-    cpu_has,
+    cpu_lacks,
     cxx,
     digest,
     included,
@@ -80,6 +80,8 @@ def find_or_build(need_cuda: bool = False) -> Library:
         chosen = _read(Path(given).with_suffix(".json"))
         if chosen is None:
             raise NativeBuildError(f"DETC_LIBRARY={given}: no library with its .json beside it is there")
+        if cpu_lacks(chosen.cpu_flags):
+            raise NativeBuildError(f"DETC_LIBRARY={given}: {_needs(chosen)}")
         return chosen
     found = find("torch", need_cuda) or find("torch", False)
     if found is not None and (found.architectures or not _wants_cuda_now(need_cuda)):
@@ -93,23 +95,18 @@ def build_for_here(host: str, cuda: bool, include: Sequence[Path] = ()) -> Libra
     Raises:
         NativeBuildError: there is no compiler, or it failed.
     """
-    return build(host, architectures=_local_architectures() if cuda else (), include=include)
+    try:
+        return build(host, architectures=_local_architectures() if cuda else (), include=include)
+    except NativeBuildError as error:
+        unfit = not_for_this_cpu(host)
+        if not unfit:
+            raise
+        raise NativeBuildError(f"{error.summary}, and {unfit}", log=error.log, hint=error.hint) from error
 
 
 def find(host: str = "torch", need_cuda: bool = False) -> Library | None:
     """The best library that is already built for these sources and can run on this CPU, or None."""
-    wanted, marches = source_hash(host), {march_of_this_machine(), WHEEL_MARCH}
-    candidates = []
-    for folder in (cache_folder(), PREBUILT):
-        for meta in sorted(folder.glob(f"libdetc_{host}*.json")):
-            library = _read(meta)
-            if (
-                library
-                and library.sources == wanted
-                and library.march in marches
-                and cpu_has(library.cpu_flags)
-            ):
-                candidates.append(library)
+    candidates = [c for c in _built(host) if not cpu_lacks(c.cpu_flags)]
     candidates = [c for c in candidates if c.architectures or not need_cuda]
     cuda = need_cuda or cuda_is_here(host)
     return max(
@@ -117,6 +114,28 @@ def find(host: str = "torch", need_cuda: bool = False) -> Library | None:
         key=lambda c: (cuda * len(c.architectures), c.march == march_of_this_machine()),
         default=None,
     )
+
+
+def not_for_this_cpu(host: str = "torch") -> str:
+    """What the library that a wheel brought (or the cache holds) needs of a CPU and this one lacks; empty where
+    nothing stands in the way."""
+    return next((_needs(library) for library in _built(host) if cpu_lacks(library.cpu_flags)), "")
+
+
+def _needs(library: Library) -> str:
+    lacks = ", ".join(cpu_lacks(library.cpu_flags))
+    return f"{library.path.name}, compiled for {library.march}, needs {lacks}, which this CPU lacks"
+
+
+def _built(host: str) -> list[Library]:
+    """What is built for these sources, here or in the package."""
+    wanted, marches = source_hash(host), {march_of_this_machine(), WHEEL_MARCH}
+    read = [
+        _read(meta)
+        for folder in (cache_folder(), PREBUILT)
+        for meta in sorted(folder.glob(f"libdetc_{host}*.json"))
+    ]
+    return [x for x in read if x is not None and x.sources == wanted and x.march in marches]
 
 
 def build(
@@ -204,12 +223,7 @@ def _build_locked(
 ) -> Library:
     objects_folder = cache_folder() / "objects"
     objects_folder.mkdir(parents=True, exist_ok=True)
-    flags = " ".join(required_flags(march)).encode()
-    objects = {
-        unit: objects_folder
-        / f"{unit.source.stem}-{unit.key(digest(included(unit.source).encode(), flags))}.o"
-        for unit in units
-    }
+    objects = {unit: objects_folder / f"{unit.source.stem}-{_key(unit, march)}.o" for unit in units}
     key = digest(*(path.name.encode() for path in objects.values()))
     library = cache_folder() / f"libdetc_{host}-{key}.so"
     meta = library.with_suffix(".json")
@@ -233,6 +247,12 @@ def _build_locked(
     )
     meta.write_text(json.dumps({**asdict(record), "path": library.name}, indent=1))
     return record
+
+
+def _key(unit: Unit, march: str) -> str:
+    # "native" is another CPU elsewhere; nvcc is not told of it
+    cpu = "" if unit.source.suffix == ".cu" else " ".join(required_flags(march))
+    return unit.key(digest(included(unit.source).encode(), cpu.encode()))
 
 
 def _compile_all(todo: list[Unit], objects: dict[Unit, Path]) -> None:

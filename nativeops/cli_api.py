@@ -71,7 +71,11 @@ def _processors(library: builder.Library) -> str:
 
 def _describe(library: builder.Library | None, host: str) -> list[str]:
     if library is None:
-        return [f"not built for these sources ({builder.source_hash(host)}); the first call builds it"]
+        unfit = builder.not_for_this_cpu(host)
+        return [
+            f"not built for these sources ({builder.source_hash(host)}); the first call builds it",
+            *([unfit] if unfit else []),
+        ]
     loaded = loader.loaded_library()
     return [
         f"file          {library.path}",

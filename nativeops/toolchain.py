@@ -237,17 +237,21 @@ def required_flags(march: str) -> tuple[str, ...]:
     """CPU features a library compiled for ``march`` may use, as /proc/cpuinfo spells them."""
     if march == "native":
         return tuple(
-            sorted(f for f in _host_flags() if re.match(r"sse|ssse|avx|fma|f16c|bmi|amx|asimd|sve", f))
+            sorted(
+                f
+                for f in _host_flags()
+                if re.match(r"sse|ssse|avx|fma|f16c|bmi|abm|movbe|popcnt|gfni|vaes|vpclmul|amx|asimd|sve", f)
+            )
         )
-    return {
-        "x86-64-v2": ("sse4_2",),
-        "x86-64-v3": ("avx2", "bmi2", "f16c", "fma"),
-        "x86-64-v4": ("avx2", "avx512f", "fma"),
-    }.get(march, ())
+    v2 = ("popcnt", "sse4_2", "ssse3")
+    v3 = (*v2, "abm", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
+    v4 = (*v3, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
+    return {"x86-64-v2": v2, "x86-64-v3": v3, "x86-64-v4": v4}.get(march, ())
 
 
-def cpu_has(flags: Sequence[str]) -> bool:
-    return set(flags) <= _host_flags()
+def cpu_lacks(flags: Sequence[str]) -> tuple[str, ...]:
+    """Those of the features that this CPU does not have."""
+    return tuple(f for f in flags if f not in _host_flags())
 
 
 def _file_flags(source: Path) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -252,6 +254,68 @@ def test_status_builds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     text = cli_api.status()
     assert text.count("not built for these sources") == 2
     assert not list(tmp_path.rglob("*.so"))
+
+
+def shipped(folder: Path, flags: list[str]) -> Path:
+    """A library as a wheel brings it, for CPUs with these features."""
+    path = folder / "libdetc_torch-0123.so"
+    path.write_bytes(b"")
+    sources = build.source_hash("torch")
+    record = {"path": path.name, "host": "torch", "sources": sources, "march": build.WHEEL_MARCH}
+    record |= {"cpu_flags": flags, "architectures": [], "compiler": "g++"}
+    path.with_suffix(".json").write_text(json.dumps(record))
+    return path
+
+
+def test_a_wheels_library_is_refused_by_a_cpu_that_is_too_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from detc.nativeops import cli_api
+
+    package, flags = tmp_path / "lib", list(toolchain.required_flags(build.WHEEL_MARCH))
+    package.mkdir()
+    path = shipped(package, flags)
+    monkeypatch.setenv("DETC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DETC_LIBRARY", raising=False)
+    monkeypatch.setattr(build, "PREBUILT", package)
+    monkeypatch.setattr(toolchain, "_host_flags", lambda: frozenset(flags))
+    found = build.find("torch")
+    assert found is not None and found.path == path
+    assert build.not_for_this_cpu() == ""
+
+    monkeypatch.setattr(toolchain, "_host_flags", lambda: frozenset(flags) - {"avx2", "fma"})
+    says = f"{path.name}, compiled for x86-64-v3, needs avx2, fma, which this CPU lacks"
+    assert build.find("torch") is None
+    assert says in cli_api.status()
+    monkeypatch.setattr(toolchain, "cxx", lambda: None)  # no compiler either: both reasons are said
+    with pytest.raises(build.NativeBuildError) as raised:
+        build.find_or_build()
+    assert raised.value.summary == f"no C++ compiler was found, and {says}"
+    monkeypatch.setenv("DETC_LIBRARY", str(path))
+    with pytest.raises(build.NativeBuildError, match="needs avx2, fma, which this CPU lacks"):
+        build.find_or_build()
+
+
+def test_what_a_wheels_library_needs_is_what_the_compiler_may_use() -> None:
+    """Every feature that g++ turns on for the wheel's CPU and not for the oldest x86-64 is asked of the CPU."""
+    compiler = toolchain.cxx()
+    if compiler is None:
+        pytest.skip("no C++ compiler here")
+
+    def macros(march: str) -> set[str]:
+        command = [compiler, f"-march={march}", "-dM", "-E", "-x", "c++", os.devnull]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"this compiler does not know {march}")
+        return set(re.findall(r"^#define __([A-Z0-9_]+)__ 1$", done.stdout, re.M))
+
+    # names of the compiler and of /proc/cpuinfo; below v2 lies what any CPU that runs torch's wheels has
+    names = {"AVX2": "avx2", "BMI": "bmi1", "BMI2": "bmi2", "F16C": "f16c", "FMA": "fma", "LZCNT": "abm"}
+    names |= {"MOVBE": "movbe", "POPCNT": "popcnt", "SSSE3": "ssse3", "SSE4_2": "sse4_2"}
+    implied = {"AVX", "SSE3", "SSE4_1", "CRC32", "XSAVE", "LAHF_SAHF", "GCC_HAVE_SYNC_COMPARE_AND_SWAP_16"}
+    more = macros(build.WHEEL_MARCH) - macros("x86-64") - implied
+    more = {m for m in more if not m.startswith("GCC_") and m.lower() not in ("k8", "tune_k8")}
+    assert {names[m] for m in more} == set(toolchain.required_flags(build.WHEEL_MARCH))
 
 
 def detc_native(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
