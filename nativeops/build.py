@@ -157,15 +157,21 @@ def build(
         include: further header folders (ONNX Runtime's).
 
     Raises:
-        NativeBuildError: no compiler, or it failed.
+        NativeBuildError: no compiler, or it failed, or the cache cannot be written to.
     """
     march = march or march_of_this_machine()
     if architectures is None:
         architectures = default_architectures()
     sources = source_hash(host)  # before compiling: an edit during the build must not pass for built
     to_compile = units(host, tuple(architectures), march, tuple(include))
-    with _locked(cache_folder()):
-        return _build_locked(host, to_compile, tuple(architectures), march, force, sources)
+    try:
+        with _locked(cache_folder()):
+            return _build_locked(host, to_compile, tuple(architectures), march, force, sources)
+    except OSError as error:  # a home that cannot be written to, a full disk
+        raise NativeBuildError(
+            f"the native library could not be written: {error}",
+            hint="Set DETC_CACHE to a folder that can be written to and has room.",
+        ) from error
 
 
 def default_architectures() -> tuple[str, ...]:

@@ -25,6 +25,7 @@ class _State:
 
 
 _STATE = _State()
+_INSTEAD = "detc's ops run through their (slower) torch references"
 
 
 def enabled() -> bool:
@@ -41,8 +42,8 @@ def wants(device_type: str) -> bool:
 def ensure_loaded(device_type: str = "cpu") -> bool:
     """Load the library, building it if there is none for these sources.
 
-    Returns whether a library is loaded (it may lack CUDA). A missing compiler or a failed build gives one
-    ``NativeFallbackWarning`` (after the compiler's own output) and False.
+    Returns whether a library is loaded (it may lack CUDA). A missing compiler, a failed build or a library
+    that does not load gives one ``NativeFallbackWarning`` (after the compiler's own output) and False.
     """
     if not enabled():
         return False
@@ -64,9 +65,14 @@ def _find_and_load(device_type: str) -> None:
             _STATE.reason = error.summary
             if error.log:
                 print(error.log, file=sys.stderr)
-            _warn(f"{error.summary}; detc's ops run through their (slower) torch references. {error.hint}")
+            _warn(f"{error.summary}; {_INSTEAD}. {error.hint}")
             return
-        _load(library)
+        try:
+            _load(library)
+        except OSError as error:  # an older torch or C library than it needs, a torn file
+            _STATE.reason = f"{library.path} could not be loaded: {error}"
+            _warn(f"{_STATE.reason}; {_INSTEAD}. `detc native build --force` makes it anew")
+            return
     if device_type == "cuda" and _STATE.loaded is not None and not _STATE.loaded.architectures:
         _warn(
             "the native library has no CUDA kernels; detc's ops on CUDA tensors run through their torch references. "

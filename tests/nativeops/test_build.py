@@ -50,6 +50,26 @@ def test_without_a_compiler_the_references_run_and_one_warning_says_so(tmp_path:
     assert "no C++ compiler was found" in text and "apt-get install g++" in text
 
 
+def test_a_cache_that_cannot_be_written_leaves_the_references(tmp_path: Path) -> None:
+    if toolchain.cxx() is None:
+        pytest.skip("no C++ compiler here")
+    (tmp_path / "file").write_text("")
+    done = run(DETC_CACHE=str(tmp_path / "file" / "cache"), DETC_LIBRARY="")
+    assert done.returncode == 0, done.stderr
+    warned, loaded, text = done.stdout.strip().split("|")
+    assert (warned, loaded) == ("1", "False")
+    assert "could not be written" in text and "Set DETC_CACHE" in text
+
+
+def test_a_library_that_does_not_load_leaves_the_references(tmp_path: Path) -> None:
+    path = shipped(tmp_path, [])
+    done = run(DETC_LIBRARY=str(path), DETC_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    warned, loaded, text = done.stdout.strip().split("|")
+    assert (warned, loaded) == ("1", "False")
+    assert f"{path} could not be loaded: " in text and "detc native build --force" in text
+
+
 def test_native_can_be_turned_off(tmp_path: Path) -> None:
     done = run(DETC_NATIVE="0", DETC_CACHE=str(tmp_path))
     assert done.returncode == 0, done.stderr
