@@ -13,7 +13,10 @@ import pytest
 from detc.nativeops import toolchain
 
 ROOT = toolchain.ROOT.parent
-BLOCK = re.compile(r"^ *```(?:cpp|python)\n *(?://|#) (\S*box_area\S*)\n(.*?)^ *```$", re.M | re.S)
+BLOCK = re.compile(
+    r"^ *```(?:cpp|python)\n *(?://|#) (\S*box_area\S*|tests/\S*op_cases.py)[^\n]*\n(.*?)^ *```$", re.M | re.S
+)
+IMPORT = re.compile(r"`ops/__init__.py`: `(from [^`]*)`")
 PLACES = {
     "kernels/box_area.h",
     "kernels/box_area.cpp",
@@ -22,6 +25,7 @@ PLACES = {
     "reference/box_area.py",
     "ops/box_area.py",
     "tests/nativeops/test_box_area.py",
+    "tests/nativeops/op_cases.py",
 }
 BUILD = """
 from detc.nativeops import build, toolchain
@@ -59,6 +63,22 @@ def house(folder: Path) -> Path:
     return native
 
 
+def house_tests(folder: Path, case: str) -> Path:
+    """The folder of the native tests, as links, with one more case in ``op_cases.py``."""
+    here = folder / "tests/nativeops"
+    here.mkdir(parents=True)
+    (folder / "tests/__init__.py").touch()
+    for entry in (ROOT / "tests/nativeops").glob("*.py"):
+        if entry.name != "op_cases.py":
+            (here / entry.name).symlink_to(entry)
+    text = (ROOT / "tests/nativeops/op_cases.py").read_text()
+    opening = "CASES: dict[str, Case] = {\n"
+    assert text.count(opening) == 1
+    (here / "op_cases.py").write_text(text.replace(opening, opening + case))
+    return here
+
+
+@pytest.mark.slow
 def test_the_example_builds_and_passes_its_own_tests(tmp_path: Path) -> None:
     if toolchain.cxx() is None:
         pytest.skip("no C++ compiler")
@@ -66,35 +86,41 @@ def test_the_example_builds_and_passes_its_own_tests(tmp_path: Path) -> None:
     blocks = {path: re.sub(r"^ {4}", "", body, flags=re.M) for path, body in BLOCK.findall(text)}
     assert set(blocks) == PLACES
     native = house(tmp_path)
-    test = tmp_path / "test_box_area.py"
+    tests = house_tests(tmp_path, blocks.pop("tests/nativeops/op_cases.py"))
     for path, body in blocks.items():
-        (test if path.startswith("tests/") else native / path).write_text(body)
+        (tmp_path / path if path.startswith("tests/") else native / path).write_text(body)
+    (line,) = IMPORT.findall(text)
     with (native / "ops/__init__.py").open("a") as file:
-        file.write("from detc.nativeops.ops.box_area import box_area\n")
+        file.write(line + "\n")
     environment = {
         **os.environ,
         "DETC_CACHE": str(tmp_path / "cache"),
         "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
     }
     environment.pop("DETC_LIBRARY", None)
-    built = subprocess.run(
-        [sys.executable, "-c", BUILD],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-        cwd=tmp_path,
-    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, check=False, cwd=tmp_path
+        )
+
+    built = run("-c", BUILD)
     assert built.returncode == 0, built.stderr
     assert ("90+PTX" in built.stdout) == (toolchain.nvcc() is not None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, f"--rootdir={tmp_path}", "-rs", str(test)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-        cwd=tmp_path,
+    files = (str(tests / "test_box_area.py"), str(tests / "test_every_op.py"))
+    done = run(
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={tmp_path}",
+        "-rs",
+        "-k",
+        "box_area",
+        *files,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout, done.stdout
+    # its own two tests, and every kind of test that holds for all ops
+    assert "19 passed" in done.stdout and "skipped" not in done.stdout, done.stdout
