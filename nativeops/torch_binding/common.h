@@ -16,6 +16,10 @@
 #include "../kernels/pages.h"
 #include "../kernels/scalar.h"
 
+#ifndef STABLE_TORCH_ERROR_CODE_CHECK  // its name in the headers of torch 2.10
+#define STABLE_TORCH_ERROR_CODE_CHECK(call) TORCH_ERROR_CODE_CHECK(call)
+#endif
+
 namespace detc::binding {
 
 using torch::headeronly::ScalarType;
