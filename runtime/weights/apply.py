@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from detc.dsl.source import Origin
 from detc.runtime.train.checkpoint import is_checkpoint
 from detc.runtime.train.shadow import begin_shadows
 from detc.runtime.weights.frozen import check_whole, never_learns
-from detc.runtime.weights.load import load_fitting
+from detc.runtime.weights.load import OPTIONAL, load_fitting
 from detc.runtime.weights.read import read_file, tensors_of
 from detc.runtime.weights.report import LoadReport
 from detc.runtime.weights.source import Convention, convention_of, locate
@@ -28,6 +28,10 @@ def initialise(
     init: str | None = None,
 ) -> list[LoadReport]:
     """Load what the `from "…"` clauses of a spec name, or what `--init` says instead.
+
+    What the file of an outer node holds, that of a node inside of it does not replace; if it holds all of the
+    inner node, the inner file is not even looked for. A node that never learns keeps its own file whatever the
+    whole model's says.
 
     Args:
         program: a compiled program.
@@ -48,17 +52,37 @@ def initialise(
         reports = [load_source(program.model, "", init, None, weights_dir=weights_dir)]
         sources = {p: s for p, s in sources.items() if p and never_learns(program, p)}
     own = model_convention(program)
-    # Outer nodes first, so that a node's own `from` has the last word.
-    for path in sorted(sources, key=lambda p: (p.count("."), p)):
+    given = {name for report in reports for name in report.loaded}
+    # Outer nodes first: what their files hold is the outcome of a training that began with the inner ones'.
+    for path in sorted(sources, key=lambda p: (p.count(".") + bool(p), p)):
         source, origin = sources[path]
+        kept = set() if _stands_alone(program, path, sources) else _below(given, path)
+        if kept and not _wanted(program.model, path) - kept:
+            continue
         if own is not None:
             _check_convention(source, own, origin)
-        report = load_source(program.model, path, source, origin, weights_dir=weights_dir)
+        report = load_source(program.model, path, source, origin, weights_dir=weights_dir, kept=kept)
+        given.update(f"{path}.{name}" if path else name for name in report.loaded)
         if path and never_learns(program, path):
             check_whole(program, report, origin)
         reports.append(report)
     begin_shadows(program)
     return reports
+
+
+def _stands_alone(program: Any, path: str, sources: Mapping[str, Any]) -> bool:
+    """True for a node that never learns and lies in no other node with a file."""
+    inside = any(p and path.startswith(f"{p}.") for p in sources)
+    return bool(path) and not inside and never_learns(program, path)
+
+
+def _below(names: set[str], path: str) -> set[str]:
+    """Those of `names` that lie in the node `path`, as it calls them."""
+    return {n[len(path) + 1 :] for n in names if n.startswith(f"{path}.")} if path else set(names)
+
+
+def _wanted(model: nn.Module, path: str) -> set[str]:
+    return {n for n in model.get_submodule(path).state_dict() if not n.endswith(OPTIONAL)}
 
 
 def sources_of(run: Any) -> dict[str, tuple[str, Origin | None]]:
@@ -89,14 +113,17 @@ def load_source(
     origin: Origin | None,
     *,
     weights_dir: Path | None = None,
+    kept: Set[str] = frozenset(),
 ) -> LoadReport:
-    """Load what fits of one source into the node `path`; see `initialise` for what is raised."""
+    """Load what fits of one source into the node `path`, but for `kept`; see `initialise` for what is raised."""
     beside = None
     if origin is not None and origin.user().source.path:
         beside = Path(str(origin.user().source.path)).parent
     file = locate(source, weights_dir=weights_dir, beside=beside, origin=origin)
     data = read_file(file)
-    report = load_fitting(model, tensors_of(data, file), source, path=path, file=str(file), origin=origin)
+    report = load_fitting(
+        model, tensors_of(data, file), source, path=path, file=str(file), kept=kept, origin=origin
+    )
     if is_checkpoint(data):
         report.classes = tuple(data["classes"])
     return report

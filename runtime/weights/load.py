@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 # Counters that change no result; files of frozen norms lack them.
-_OPTIONAL = ("num_batches_tracked",)
+OPTIONAL = ("num_batches_tracked",)
 _LIST = 12
 
 
@@ -42,8 +42,8 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
 
 def _missing_and_more(state: Mapping[str, Tensor], target: Mapping[str, Tensor], source: str) -> list[str]:
-    found = [f"{k}: not in {source}" for k in target if k not in state and not k.endswith(_OPTIONAL)]
-    found += [f"{k}: not in this model" for k in state if k not in target and not k.endswith(_OPTIONAL)]
+    found = [f"{k}: not in {source}" for k in target if k not in state and not k.endswith(OPTIONAL)]
+    found += [f"{k}: not in this model" for k in state if k not in target and not k.endswith(OPTIONAL)]
     for key, want in target.items():
         if key in state and state[key].shape != want.shape:
             found.append(f"{key}: {_shape(state[key])} in {source}, {_shape(want)} in this model")
@@ -58,6 +58,7 @@ def load_fitting(
     path: str = "",
     file: str = "",
     rename: Mapping[str, str] | None = None,
+    kept: Set[str] = frozenset(),
     origin: Origin | None = None,
 ) -> LoadReport:
     """Load what fits of `state` into the node `path` of `model` and say what did not.
@@ -67,6 +68,7 @@ def load_fitting(
     Args:
         path: a node; "" is the whole model. A whole model's file is searched for the node's own weights too.
         rename: old -> new prefixes of the file's names.
+        kept: the node's tensors that stay as they are, though the file has them.
         origin: the place of the `from`, for diagnostics.
 
     Raises:
@@ -77,20 +79,23 @@ def load_fitting(
     target = module.state_dict()
     mapped = _best(state, target, source, path, rename)
     fitting = {k: v for k, v in mapped.state.items() if k in target and v.shape == target[k].shape}
-    wanted = [k for k in target if not k.endswith(_OPTIONAL)]
+    wanted = [k for k in target if not k.endswith(OPTIONAL)]
     found = [k for k in wanted if k in fitting]
     if 2 * len(found) < len(wanted):
         raise _other_model(source, _differences(mapped, target, source), len(found), len(wanted), origin)
-    report = LoadReport(source, path, file, mapped.table, loaded=list(fitting), skipped=dict(mapped.dropped))
+    fresh = {k: v for k, v in fitting.items() if k not in kept}
+    report = LoadReport(source, path, file, mapped.table, loaded=list(fresh), skipped=dict(mapped.dropped))
     for key, tensor in mapped.state.items():
         name = mapped.origin[key]
         if key not in target:
             report.skipped[name] = "not in this model"
         elif key not in fitting:
             report.skipped[name] = f"another shape ({_shape(tensor)} there, {_shape(target[key])} here)"
+        elif key in kept:
+            report.skipped[name] = "loaded from the file of a node around it"
     _refuse_not_finite(fitting, source, origin)
-    report.missing = [k for k in wanted if k not in fitting and k not in mapped.state]
-    _copy(target, fitting)
+    report.missing = [k for k in wanted if k not in fitting and k not in mapped.state and k not in kept]
+    _copy(target, fresh)
     return report
 
 
@@ -141,7 +146,7 @@ def _differences(mapped: Mapped, target: Mapping[str, Tensor], source: str) -> l
         for k, v in target.items()
         if k in mapped.state and mapped.state[k].shape != v.shape
     ]
-    lines += [f"{k}: not in {source}" for k in target if k not in mapped.state and not k.endswith(_OPTIONAL)]
+    lines += [f"{k}: not in {source}" for k in target if k not in mapped.state and not k.endswith(OPTIONAL)]
     return lines + [f"{mapped.origin[k]}: not in this model" for k in mapped.state if k not in target]
 
 

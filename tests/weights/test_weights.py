@@ -16,7 +16,7 @@ from detc.compiler.check import check
 from detc.compiler.program import build
 from detc.dsl.diagnostics import DetError
 from detc.runtime.weights import source as source_module
-from detc.runtime.weights.apply import initialise, model_convention
+from detc.runtime.weights.apply import initialise, model_convention, sources_of
 from detc.runtime.weights.keys import map_keys, parse_table, tables
 from detc.runtime.weights.load import load_exactly, load_fitting
 from detc.runtime.weights.read import read_file, tensors_of
@@ -342,6 +342,68 @@ def test_initialise_follows_the_spec_and_init(tmp_path, offline):
     assert initialise(program, {"backbone": ("torchvision/resnet50", None)}, init="random") == []
     report = initialise(program, sources, init=str(tmp_path / "whole.pt"))
     assert set(report[0].skipped) == {"head.weight", "head.bias"}
+
+
+def test_an_outer_file_has_the_last_word(tmp_path, offline):
+    """A whole detector's file holds a trained backbone: the file that its backbone began with does not return."""
+    trained, began = Net(classes=4), Net()
+    torch.save(trained.state_dict(), tmp_path / "whole.pt")
+    torch.save(began.backbone.state_dict(), tmp_path / "trunk.pt")
+    program = SimpleNamespace(model=Net())
+    reports = initialise(
+        program, {"": ("whole.pt", None), "backbone": ("trunk.pt", None)}, weights_dir=tmp_path
+    )
+    assert torch.equal(program.model.backbone.conv.weight, trained.backbone.conv.weight)
+    # all of the inner node is there, so that its own file, perhaps one to fetch, is not even asked for
+    assert [r.path for r in reports] == [""]
+    initialise(
+        program, {"": ("whole.pt", None), "backbone": ("torchvision/resnet50", None)}, weights_dir=tmp_path
+    )
+    # a tensor that the outer file lacks comes from the inner one
+    torch.save({k: v for k, v in trained.state_dict().items() if "norm" not in k}, tmp_path / "most.pt")
+    began.backbone.norm.weight.data.fill_(3.0)
+    torch.save(began.backbone.state_dict(), tmp_path / "trunk.pt")
+    program = SimpleNamespace(model=Net(classes=4))
+    initialise(program, {"backbone": ("trunk.pt", None), "": ("most.pt", None)}, weights_dir=tmp_path)
+    assert torch.equal(program.model.backbone.conv.weight, trained.backbone.conv.weight)
+    assert torch.equal(program.model.backbone.norm.weight, began.backbone.norm.weight)
+
+
+def test_a_frozen_teacher_keeps_its_own_backbone(tmp_path):
+    """`frozen node teacher = by from "teacher.pt"`, where the detector `by` begins its backbone from a file."""
+    text = """det 1
+import std.backbones { CSPNeXt }
+import std.losses { ChannelKD }
+import std.models { RTMDet }
+model Small(classes: labels) extends RTMDet(
+  classes, deepen = 0.167, widen = 0.125, blocks = 1, exp_on_reg = false
+) {
+  set backbone.weights = "trunk.pt"
+}
+model M(classes: labels) extends Small(classes) {
+  train {
+    frozen node teacher = Small(classes) from "teacher.pt"
+    theirs = image -> teacher.backbone -> teacher.neck
+    loss hint = (feats, theirs) -> ChannelKD()
+  }
+}
+run { model = M(classes = ["a"]) }
+"""
+    result = check(text, name="frozen.det")
+    assert not result.report.errors, result.report.errors
+    taught = build(result.run(), seed=0)
+    small = build(check(text.replace("model = M(", "model = Small("), name="small.det").run(), seed=1)
+    torch.save(small.model.state_dict(), tmp_path / "teacher.pt")
+    other = build(check(text.replace("model = M(", "model = Small("), name="small.det").run(), seed=2)
+    torch.save(other.model.get_submodule("backbone").state_dict(), tmp_path / "trunk.pt")
+    initialise(taught, sources_of(result.run()), weights_dir=tmp_path)
+    state = taught.model.state_dict()
+    want = {f"teacher.{n}": v for n, v in small.model.state_dict().items()}  # its head is not asked
+    want |= {n: v for n, v in other.model.state_dict().items() if n.startswith("backbone.")}
+    compared = [n for n in want if n in state]
+    assert len(compared) > 300 and any(n.startswith("teacher.neck.") for n in compared)
+    for name in compared:
+        assert torch.equal(state[name], want[name]), name
 
 
 def test_a_checkpoint_of_detc_is_a_source(tmp_path):
