@@ -142,7 +142,7 @@ def build(
     host: str = "torch",
     *,
     architectures: Sequence[str] | None = None,
-    force: bool = False,
+    since: float = 0.0,
     march: str | None = None,
     include: Sequence[Path] = (),
 ) -> Library:
@@ -152,7 +152,7 @@ def build(
         host: "torch" or "ort".
         architectures: CUDA compute capabilities ("90"); empty for CPU only; None for all of ``MACHINE_CODE``
             where nvcc is found and ``DETC_CUDA`` is not 0.
-        force: compile every object anew.
+        since: compile anew every object that was made before this time (of ``time.time()``).
         march: the CPU to compile for; None for ``DETC_MARCH`` or this machine.
         include: further header folders (ONNX Runtime's).
 
@@ -166,7 +166,7 @@ def build(
     to_compile = units(host, tuple(architectures), march, tuple(include))
     try:
         with _locked(cache_folder()):
-            return _build_locked(host, to_compile, tuple(architectures), march, force, sources)
+            return _build_locked(host, to_compile, tuple(architectures), march, since, sources)
     except OSError as error:  # a home that cannot be written to, a full disk
         raise NativeBuildError(
             f"the native library could not be written: {error}",
@@ -225,7 +225,7 @@ def ship(host: str) -> Library:
 
 
 def _build_locked(
-    host: str, units: list[Unit], architectures: tuple[str, ...], march: str, force: bool, sources: str
+    host: str, units: list[Unit], architectures: tuple[str, ...], march: str, since: float, sources: str
 ) -> Library:
     objects_folder = cache_folder() / "objects"
     objects_folder.mkdir(parents=True, exist_ok=True)
@@ -233,7 +233,7 @@ def _build_locked(
     key = digest(*(path.name.encode() for path in objects.values()))
     library = cache_folder() / f"libdetc_{host}-{key}.so"
     meta = library.with_suffix(".json")
-    todo = [unit for unit in units if force or not objects[unit].exists()]
+    todo = [unit for unit in units if not _made_since(objects[unit], since)]
     if not todo and meta.exists() and library.exists():
         found = _read(meta)
         if found is not None:
@@ -253,6 +253,10 @@ def _build_locked(
     )
     meta.write_text(json.dumps({**asdict(record), "path": library.name}, indent=1))
     return record
+
+
+def _made_since(path: Path, since: float) -> bool:
+    return path.exists() and path.stat().st_mtime >= since
 
 
 def _key(unit: Unit, march: str) -> str:

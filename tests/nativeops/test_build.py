@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -172,8 +173,25 @@ def test_both_libraries_share_the_objects_of_the_kernels(
         monkeypatch.setattr(module, "ROOT", tmp_path / "src")
     if toolchain.cxx() is None:
         pytest.skip("no C++ compiler here")
+    compiled: list[str] = []
+    real = build.run_to
+    monkeypatch.setattr(
+        build,
+        "run_to",
+        lambda command, output: (compiled.append(output.stem.split("-")[0]), real(command, output))[1],
+    )
     build.build("torch", architectures=())
     build.build("ort", architectures=())
+    assert sorted(compiled) == sorted(
+        ["kernels", "libdetc_ort", "libdetc_torch", "ort_binding", "torch_binding"]
+    )
+    for path in (tmp_path / "cache/native/objects").glob("*.o"):
+        os.utime(path, (0, 0))  # long ago
+    compiled.clear()
+    since = time.time() - 1  # as `--force` has it: everything anew, and what both have once
+    build.build("torch", architectures=(), since=since)
+    build.build("ort", architectures=(), since=since)
+    assert compiled.count("kernels") == 1 and len(compiled) == 5
     made = sorted(p.name.split("-")[0] for p in (tmp_path / "cache/native/objects").glob("*.o"))
     assert made == ["kernels", "ort_binding", "torch_binding"]
 
