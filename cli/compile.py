@@ -102,9 +102,20 @@ def report(result: Compiled) -> None:
     for note in result.notes:
         print(note)
     same = result.comparison
-    if same is not None:
+    if same is not None and same.detections:
         found = f"{count(same.detections, 'detection')} on {count(same.images, 'image')}"
         print(f"verified: {found} agree with torch, boxes to {same.box:.2g} px, scores to {same.score:.2g}")
+    elif same is not None and same.values:
+        print(
+            f"verified: nothing is detected on {count(same.images, 'image')}; the {same.values} numbers that boxes "
+            "are selected from agree with torch"
+        )
+    elif same is not None:
+        print(
+            f"warning: nothing is detected on {count(same.images, 'image')}, by this file and by torch: that says "
+            "little of either; compile trained weights",
+            file=sys.stderr,
+        )
     for path in result.files:
         print(f"wrote {path} ({size(path.stat().st_size)})")
 

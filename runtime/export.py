@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detc.dsl.diagnostics import error
+from detc.runtime.export_verify import compared, image_batches
 
 if TYPE_CHECKING:
     import onnx
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 GRAPHS = (".txt", ".svg")
 SUFFIXES = (".onnx", ".pt2", ".py", *GRAPHS)
-REAL_IMAGES = 3
-RANDOM_IMAGES = 2
 
 
 class RandomWeightsWarning(UserWarning):
@@ -108,10 +107,12 @@ def compile_to(
         from detc.runtime.export_video import compile_video, video_module
 
         video: Any = video_module(program, spec, after)
-        clips = list(_batches(run, video, spec, images)) if verify and not program.takes_detections else []
+        clips = (
+            list(image_batches(run, video, spec, images)) if verify and not program.takes_detections else []
+        )
         return compile_video(program, spec, out, clips if verify else None, video)
     deploy = _deploy(program, spec, after)
-    batches = list(_batches(run, deploy, spec, images)) if verify else []
+    batches = list(image_batches(run, deploy, spec, images)) if verify else []
     return (_onnx if out.suffix == ".onnx" else _exported)(run, deploy, spec, out, batches)
 
 
@@ -152,82 +153,6 @@ def _write(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def _batches(
-    run: ResolvedRun, deploy: Deploy, spec: TargetSpec, images: Sequence[Path]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Named image batches to verify on: real ones first, then random ones of other sizes."""
-    import torch
-
-    from detc.runtime.images import read_image
-
-    def shaped(image: torch.Tensor) -> torch.Tensor:
-        low, high = spec.batch or (1, 8)
-        image = image.expand(max(low, 1), *image.shape[1:]) if low > 1 else image
-        if deploy.pre.box is None:
-            h, w = (max(64, n // 64 * 64) for n in image.shape[-2:])
-            image = image[..., :h, :w]
-        image = image.permute(0, 2, 3, 1).contiguous() if spec.layout == "nhwc" else image.contiguous()
-        del high
-        return image if spec.input == "uint8" else image.float()
-
-    paths = list(images) or _validation_images(run)
-    for path in paths[:REAL_IMAGES]:
-        pixels = torch.from_numpy(read_image(path).copy()).permute(2, 0, 1)[None]
-        yield str(path), shaped(pixels)
-    generator = torch.Generator().manual_seed(1)
-    height, width = deploy.pre.box or (256, 320)
-    low, high = spec.batch or (1, 2)
-    for i in range(RANDOM_IMAGES):
-        h, w = (height, width) if i == 0 else (max(32, height * 3 // 4), max(32, width * 5 // 8))
-        count = max(low, min(high, 2))
-        yield (
-            f"random image {h}x{w}",
-            shaped(torch.randint(0, 256, (count, 3, h, w), generator=generator, dtype=torch.uint8)),
-        )
-
-
-def _validation_images(run: ResolvedRun) -> list[Path]:
-    if run.data is None:
-        return []
-    from detc.dsl.diagnostics import DetError
-
-    for split in ("val", "train"):
-        try:
-            records = run.data.source.open(split, list(run.data.classes))
-        except (DetError, OSError):
-            continue
-        found = [Path(r.path) for r in records.records[: REAL_IMAGES * 4]]
-        return [p for p in found if p.is_file()][:REAL_IMAGES]
-    return []
-
-
-def _compare(
-    batches: list[tuple[str, torch.Tensor]],
-    expected: Callable[..., Any],
-    found: Callable[..., Any],
-    what: str,
-    precision: str = "fp32",
-) -> Comparison | None:
-    import torch
-
-    from detc.compiler.backends.verify import EXACT, HALF, Comparison, compare
-
-    if not batches:
-        return None
-    total = Comparison()
-    tolerance = HALF if precision == "fp16" else EXACT
-    with torch.no_grad():
-        for name, image in batches:
-            total.merge(compare(expected(image), found(image), name, tolerance))
-            if total.problem is not None:
-                raise error(
-                    "DET0803",
-                    f"the {what} does not agree with torch: {total.problem}",
-                    help="no file was written; --no-verify writes it all the same",
-                )
-    return total
-
-
 def export_onnx(program: Program, spec: TargetSpec) -> onnx.ModelProto:
     """The ONNX model of a program as it stands: checked and simplified, not compared with torch."""
     return _onnx_model(program.run, _deploy(program, spec, None), spec)
@@ -249,10 +174,7 @@ def _onnx_model(run: ResolvedRun, deploy: Deploy, spec: TargetSpec) -> onnx.Mode
 def _onnx(
     run: ResolvedRun, deploy: Deploy, spec: TargetSpec, out: Path, batches: list[tuple[str, torch.Tensor]]
 ) -> Compiled:
-    model = _onnx_model(run, deploy, spec)
-    data = model.SerializeToString()
-    comparison = None
-    if batches:
+    def runner(data: bytes) -> Callable[..., Any]:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -260,13 +182,15 @@ def _onnx(
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         names = [o.name for o in session.get_outputs()]
         feed = session.get_inputs()[0].name
-        comparison = _compare(
-            batches,
-            deploy,
-            lambda x: dict(zip(names, session.run(None, {feed: x.numpy()}), strict=True)),
-            "ONNX model",
-            spec.precision,
-        )
+        return lambda x: dict(zip(names, session.run(None, {feed: x.numpy()}), strict=True))
+
+    def again(other: Deploy) -> Callable[..., Any]:
+        return runner(_onnx_model(run, other, spec).SerializeToString())
+
+    data = _onnx_model(run, deploy, spec).SerializeToString()
+    comparison = (
+        compared(batches, deploy, runner(data), again, "ONNX model", spec.precision) if batches else None
+    )
     _write(out, data)
     return Compiled(out, [out], comparison)
 
@@ -281,14 +205,24 @@ def _exported(
 
     from detc.compiler.backends.exported import to_exported
 
-    buffer = io.BytesIO()
     extra = {"classes": json.dumps(list(run.classes)), "spec": run.text}
-    torch.export.save(to_exported(deploy, spec), buffer, extra_files=extra)
-    comparison = None
-    if batches:  # what the file gives, not what was put in it
-        again = torch.export.load(io.BytesIO(buffer.getvalue())).module()
-        comparison = _compare(batches, deploy, again, "exported program")
-    _write(out, buffer.getvalue())
+
+    def saved(module: Deploy) -> bytes:
+        buffer = io.BytesIO()
+        torch.export.save(to_exported(module, spec), buffer, extra_files=extra)
+        return buffer.getvalue()
+
+    def runner(data: bytes) -> Callable[..., Any]:  # what the file gives, not what was put in it
+        found: Callable[..., Any] = torch.export.load(io.BytesIO(data)).module()
+        return found
+
+    data = saved(deploy)
+    comparison = (
+        compared(batches, deploy, runner(data), lambda other: runner(saved(other)), "exported program")
+        if batches
+        else None
+    )
+    _write(out, data)
     return Compiled(out, [out], comparison)
 
 
@@ -313,22 +247,32 @@ def _python(
     deploy: Any = module_of(program, spec, None, graph)
     name = "".join(c for c in run.model.name if c.isalnum())
     title = f"{run.model.name}, {len(run.classes)} classes"
-    source = python_source(graph, deploy, name, title, run.classes, states)
+
+    def text_of(module: Any) -> str:
+        return python_source(module.inner, module, name, title, run.classes, states)
+
+    def runner(source: str, *, whole: bool = True) -> Callable[..., Any]:
+        module: torch.nn.Module = _executed(source, name, out).eval()
+        module.load_state_dict(graph.state_dict(), strict=whole)
+        return module
+
+    text = text_of(deploy)
     result = Compiled(out, [out])
     if images is not None:
-        module = _executed(source, name, out).eval()
-        module.load_state_dict(graph.state_dict())
-        batches = [] if program.takes_detections else list(_batches(run, deploy, spec, images))
+        made = runner(text)
+        batches = [] if program.takes_detections else list(image_batches(run, deploy, spec, images))
         if states:
             # plain torch is slow at matching: one clip of a photo, if there are some, and one of noise
             clips = [*batches[:1], *batches[-1:]]
             result.comparison, note = check_clips(
-                deploy, lambda given: module(*given.values()), clips, out.suffix
+                deploy, lambda given: made(*given.values()), clips, out.suffix
             )
             result.notes.append(note)
         else:
-            result.comparison = _compare(batches, deploy, module, "Python module")
-    _write(out, source.encode("utf-8"))
+            result.comparison = compared(
+                batches, deploy, made, lambda other: runner(text_of(other), whole=False), "Python module"
+            )
+    _write(out, text.encode("utf-8"))
     if trained:
         buffer = io.BytesIO()
         torch.save(graph.state_dict(), buffer)

@@ -45,6 +45,7 @@ class Comparison:
     box: float = 0.0
     score: float = 0.0
     mask: float = 0.0  # the largest share of pixels of two masks that only one of them has
+    values: int = 0  # entries before the selections, compared where nothing is detected
     problem: str | None = None
 
     def merge(self, other: Comparison) -> None:
@@ -53,6 +54,7 @@ class Comparison:
         self.detections += other.detections
         self.box, self.score = max(self.box, other.box), max(self.score, other.score)
         self.mask = max(self.mask, other.mask)
+        self.values += other.values
         self.problem = self.problem or other.problem
 
 

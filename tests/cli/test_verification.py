@@ -85,3 +85,29 @@ def test_an_honest_export_is_written(detc: Any, spec: Path, tmp_path: Path, suff
     done = detc("compile", spec, "-o", tmp_path / f"m{suffix}")
     assert done.code == 0, done.err
     assert "agree with torch" in done.out and "detections" in done.out and "verified: 0" not in done.out
+
+
+@pytest.fixture
+def blind(spec: Path) -> Path:
+    """The same model at a threshold that random weights never reach."""
+    spec.write_text(spec.read_text().replace("score = 0.1%", "score = 100%"))
+    return spec
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_where_nothing_is_detected_the_scores_before_it_are_compared(
+    detc: Any, blind: Path, tmp_path: Path, suffix: str
+) -> None:
+    done = detc("compile", blind, "-o", tmp_path / f"m{suffix}")
+    assert done.code == 0, done.err
+    assert "nothing is detected on 4 images; the " in done.out and "agree with torch" in done.out
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_tampered_export_that_detects_nothing_is_refused(
+    detc: Any, blind: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tamper(monkeypatch, suffix)
+    done = detc("compile", blind, "-o", tmp_path / f"m{suffix}")
+    assert done.code == 1
+    assert "error[DET0803]" in done.err and "from which boxes are selected" in done.err

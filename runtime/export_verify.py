@@ -1,0 +1,117 @@
+"""What an export is verified on, and how it is compared with torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detc.dsl.diagnostics import error
+
+if TYPE_CHECKING:
+    import torch
+
+    from detc.compiler.backends.deploy import Deploy
+    from detc.compiler.backends.verify import Comparison
+    from detc.compiler.experiments.runs import ResolvedRun
+    from detc.compiler.spec import TargetSpec
+
+REAL_IMAGES = 3
+RANDOM_IMAGES = 2
+
+
+def image_batches(
+    run: ResolvedRun, deploy: Deploy, spec: TargetSpec, images: Sequence[Path]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Named image batches to verify on: real ones first, then random ones of other sizes."""
+    import torch
+
+    from detc.runtime.images import read_image
+
+    def shaped(image: torch.Tensor) -> torch.Tensor:
+        low, high = spec.batch or (1, 8)
+        image = image.expand(max(low, 1), *image.shape[1:]) if low > 1 else image
+        if deploy.pre.box is None:
+            h, w = (max(64, n // 64 * 64) for n in image.shape[-2:])
+            image = image[..., :h, :w]
+        image = image.permute(0, 2, 3, 1).contiguous() if spec.layout == "nhwc" else image.contiguous()
+        del high
+        return image if spec.input == "uint8" else image.float()
+
+    paths = list(images) or _validation_images(run)
+    for path in paths[:REAL_IMAGES]:
+        pixels = torch.from_numpy(read_image(path).copy()).permute(2, 0, 1)[None]
+        yield str(path), shaped(pixels)
+    generator = torch.Generator().manual_seed(1)
+    height, width = deploy.pre.box or (256, 320)
+    low, high = spec.batch or (1, 2)
+    for i in range(RANDOM_IMAGES):
+        h, w = (height, width) if i == 0 else (max(32, height * 3 // 4), max(32, width * 5 // 8))
+        count = max(low, min(high, 2))
+        yield (
+            f"random image {h}x{w}",
+            shaped(torch.randint(0, 256, (count, 3, h, w), generator=generator, dtype=torch.uint8)),
+        )
+
+
+def _validation_images(run: ResolvedRun) -> list[Path]:
+    if run.data is None:
+        return []
+    from detc.dsl.diagnostics import DetError
+
+    for split in ("val", "train"):
+        try:
+            records = run.data.source.open(split, list(run.data.classes))
+        except (DetError, OSError):
+            continue
+        found = [Path(r.path) for r in records.records[: REAL_IMAGES * 4]]
+        return [p for p in found if p.is_file()][:REAL_IMAGES]
+    return []
+
+
+def compared(
+    batches: list[tuple[str, torch.Tensor]],
+    deploy: Deploy,
+    made: Callable[..., Any],
+    again: Callable[[Deploy], Callable[..., Any]],
+    what: str,
+    precision: str = "fp32",
+) -> Comparison:
+    """Compare with torch on `batches`; where nothing is detected, what boxes are selected from.
+
+    Args:
+        made: what was compiled from `deploy`.
+        again: compiles another module the same way.
+
+    Raises:
+        DetError: DET0803 where they do not agree.
+    """
+    import torch
+
+    from detc.compiler.backends.deploy import Deploy
+    from detc.compiler.backends.verify import EXACT, HALF, Comparison, compare
+    from detc.compiler.backends.witness import agree, witnessed
+
+    total = Comparison()
+    tolerance = HALF if precision == "fp16" else EXACT
+    with torch.no_grad():
+        for name, image in batches:
+            _take(total, compare(deploy(image), made(image), name, tolerance), what)
+        if total.detections == 0:
+            inner = witnessed(deploy.inner, deploy, batches[0][1])
+            if inner is not None:
+                probe = Deploy(inner, deploy.pre, deploy.classes, deploy.layout).eval()
+                made = again(probe)
+                for name, image in batches:
+                    _take(total, agree(probe(image), made(image), name, precision == "fp16"), what)
+    return total
+
+
+def _take(total: Comparison, one: Comparison, what: str) -> None:
+    total.merge(one)
+    if total.problem is not None:
+        raise error(
+            "DET0803",
+            f"the {what} does not agree with torch: {total.problem}",
+            help="no file was written; --no-verify writes it all the same",
+        )
