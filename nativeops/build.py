@@ -162,11 +162,15 @@ def build(
     march = march or march_of_this_machine()
     if architectures is None:
         architectures = default_architectures()
-    sources = source_hash(host)  # before compiling: an edit during the build must not pass for built
-    to_compile = units(host, tuple(architectures), march, tuple(include))
     try:
         with _locked(cache_folder()):
-            return _build_locked(host, to_compile, tuple(architectures), march, since, sources)
+            for _ in range(5):  # an edit during the build must not pass for built: it is built again
+                sources = source_hash(host)
+                to_compile = units(host, tuple(architectures), march, tuple(include))
+                library = _build_locked(host, to_compile, tuple(architectures), march, since, sources)
+                if library is not None:
+                    return library
+        raise NativeBuildError("the sources were edited while they were compiled, five times in a row")
     except OSError as error:  # a home that cannot be written to, a full disk
         raise NativeBuildError(
             f"the native library could not be written: {error}",
@@ -226,7 +230,8 @@ def ship(host: str) -> Library:
 
 def _build_locked(
     host: str, units: list[Unit], architectures: tuple[str, ...], march: str, since: float, sources: str
-) -> Library:
+) -> Library | None:
+    """None if the sources were edited meanwhile: then nothing that was compiled from them is kept."""
     objects_folder = cache_folder() / "objects"
     objects_folder.mkdir(parents=True, exist_ok=True)
     objects = {unit: objects_folder / f"{unit.source.stem}-{_key(unit, march)}.o" for unit in units}
@@ -239,6 +244,12 @@ def _build_locked(
         if found is not None:
             return found
     _compile_all(todo, objects)
+    edited = [unit for unit in todo if objects[unit].stem != f"{unit.source.stem}-{_key(unit, march)}"]
+    if edited:
+        for unit in edited:
+            objects[unit].unlink()
+        _progress(f"{edited[0].source.name} was edited meanwhile: again", last=True)
+        return None
     command = link_command(host, list(objects.values()), bool(architectures))
     _progress(f"linking {library.name}", last=True)
     run_to(command, library)

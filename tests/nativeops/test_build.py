@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -194,6 +195,34 @@ def test_both_libraries_share_the_objects_of_the_kernels(
     assert compiled.count("kernels") == 1 and len(compiled) == 5
     made = sorted(p.name.split("-")[0] for p in (tmp_path / "cache/native/objects").glob("*.o"))
     assert made == ["kernels", "ort_binding", "torch_binding"]
+
+
+def test_an_edit_during_the_build_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("kernels", "torch_binding"):
+        (tmp_path / "src" / folder).mkdir(parents=True)
+    source, real = tmp_path / "src/kernels/one.cpp", build.run_to
+    seen = 'extern "C" __attribute__((visibility("default"))) int one() '
+    source.write_text(seen + "{ return 1; }\n")
+    first: Path | None = None
+
+    def edited_before_it_is_compiled(command: list[str], output: Path) -> None:
+        nonlocal first
+        if first is None:
+            first = output
+            source.write_text(seen + "{ return 2; }\n")
+        real(command, output)
+
+    monkeypatch.setenv("DETC_CACHE", str(tmp_path / "cache"))
+    for module in (build, toolchain):
+        monkeypatch.setattr(module, "ROOT", tmp_path / "src")
+    if toolchain.cxx() is None:
+        pytest.skip("no C++ compiler here")
+    monkeypatch.setattr(build, "run_to", edited_before_it_is_compiled)
+    made = build.build("torch", architectures=())
+    assert first is not None and not first.exists()  # named for a text that was not what got compiled
+    assert made.sources == build.source_hash("torch")
+    assert ctypes.CDLL(str(made.path)).one() == 2
+    assert build.find("torch") == made
 
 
 def test_no_nvcc_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
