@@ -12,18 +12,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torchvision
 from torch import Tensor
-
-if __name__ == "__main__":  # run from a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from detc.nativeops import ops
 from detc.nativeops.reference.ms_deform_attn import ms_deform_attn as grid_sample_attention

@@ -18,6 +18,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: C
 SHAPES = [(20, 30), (10, 15), (5, 8)]
 POSITIONS = sum(h * w for h, w in SHAPES)
 OPS = {"soft_nms": "batched_nms", "matrix_nms": "batched_nms", "varifocal_loss_sum": "focal_loss"}
+OPS |= {"quality_focal_loss": "focal_loss", "rotated_nms": "nms"}
+VARIABLE = ("nms", "rotated_nms")  # the result has the length that it has
 Case = tuple[Callable[..., Any], Callable[[], list[Tensor]], int]  # function, inputs, how many have gradients
 
 
@@ -92,6 +94,11 @@ CASES: dict[str, Case] = {
         lambda: [torch.rand(5, 60, 70)],
         0,
     ),
+    "rle_decode": (
+        lambda r: ops.rle_decode(r.int(), r[:, 0].long() * 0 + 3, height=60, width=70),
+        lambda: [torch.randint(0, 1400, (5, 4))],
+        0,
+    ),
     "batched_nms": (
         lambda b, s: ops.batched_nms(b, s, iou_threshold=0.5, keep=50, pre_topk=200),
         lambda: [torch.stack((boxes(300), boxes(300))), torch.rand(2, 300, 5)],
@@ -128,6 +135,11 @@ CASES: dict[str, Case] = {
         lambda: [torch.randn(4, 900, 20), torch.rand(4, 900, 20) * (torch.rand(4, 900, 20) > 0.9)],
         1,
     ),
+    "quality_focal_loss": (
+        lambda x, t: ops.quality_focal_loss(x, t),
+        lambda: [torch.randn(4, 900, 20), torch.rand(4, 900, 20)],
+        1,
+    ),
     "box_iou": (lambda a, b: ops.box_iou(a, b, kind="giou"), lambda: [boxes(70), boxes(50)], 2),
     "max_iou_assign": (
         lambda a, t, v: ops.max_iou_assign(a, t, v > 0.2, positive=0.6, negative=0.3, low_quality="truth"),
@@ -140,6 +152,11 @@ CASES: dict[str, Case] = {
         0,
     ),
     "nms": (lambda b, s: ops.nms(b, s, 0.5), lambda: [boxes(3000), torch.rand(3000)], 0),
+    "rotated_nms": (
+        lambda b, s: ops.rotated_nms(b, s, 0.3),
+        lambda: [torch.rand(700, 5) * torch.tensor([60.0, 60, 20, 20, 3]), torch.rand(700)],
+        0,
+    ),
 }
 
 
@@ -189,7 +206,7 @@ def test_sixteen_bits(name: str, dtype: torch.dtype) -> None:
     assert relative_error(got.cpu(), wanted) < (5e-3 if dtype == torch.float16 else 4e-2)
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if n != "nms"])  # whose result has the length that it has
+@pytest.mark.parametrize("name", [n for n in CASES if n not in VARIABLE])
 def test_no_host_synchronisation(name: str) -> None:
     case = CASES[name]
     inputs = [t.cuda() for t in case[1]()]
