@@ -256,21 +256,28 @@ def _python(
         module.load_state_dict(graph.state_dict(), strict=whole)
         return module
 
+    def by_name(source: str, *, whole: bool = True) -> Callable[..., Any]:
+        module = runner(source, whole=whole)
+        return lambda given: module(*given.values())
+
     text = text_of(deploy)
     result = Compiled(out, [out])
     if images is not None:
-        made = runner(text)
         batches = [] if program.takes_detections else list(image_batches(run, deploy, spec, images))
         if states:
             # plain torch is slow at matching: one clip of a photo, if there are some, and one of noise
             clips = [*batches[:1], *batches[-1:]]
             result.comparison, note = check_clips(
-                deploy, lambda given: made(*given.values()), clips, out.suffix
+                deploy, by_name(text), lambda other: by_name(text_of(other), whole=False), clips, out.suffix
             )
             result.notes.append(note)
         else:
             result.comparison = compared(
-                batches, deploy, made, lambda other: runner(text_of(other), whole=False), "Python module"
+                batches,
+                deploy,
+                runner(text),
+                lambda other: runner(text_of(other), whole=False),
+                "Python module",
             )
     _write(out, text.encode("utf-8"))
     if trained:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from detc.dsl.diagnostics import error
+from detc.dsl.diagnostics import DetError, error
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from detc.compiler.backends.verify import Comparison
     from detc.compiler.experiments.runs import ResolvedRun
     from detc.compiler.spec import TargetSpec
+
+    Module = TypeVar("Module", bound=Deploy)
 
 REAL_IMAGES = 3
 RANDOM_IMAGES = 2
@@ -57,8 +60,6 @@ def image_batches(
 def _validation_images(run: ResolvedRun) -> list[Path]:
     if run.data is None:
         return []
-    from detc.dsl.diagnostics import DetError
-
     for split in ("val", "train"):
         try:
             records = run.data.source.open(split, list(run.data.classes))
@@ -88,30 +89,63 @@ def compared(
     """
     import torch
 
-    from detc.compiler.backends.deploy import Deploy
     from detc.compiler.backends.verify import EXACT, HALF, Comparison, compare
-    from detc.compiler.backends.witness import agree, witnessed
 
     total = Comparison()
     tolerance = HALF if precision == "fp16" else EXACT
     with torch.no_grad():
         for name, image in batches:
             _take(total, compare(deploy(image), made(image), name, tolerance), what)
-        if total.detections == 0:
-            inner = witnessed(deploy.inner, deploy, batches[0][1])
-            if inner is not None:
-                probe = Deploy(inner, deploy.pre, deploy.classes, deploy.layout).eval()
-                made = again(probe)
-                for name, image in batches:
-                    _take(total, agree(probe(image), made(image), name, precision == "fp16"), what)
+    if total.detections == 0:
+        given = [(name, {"image": image}) for name, image in batches]
+
+        def by_name(other: Deploy) -> Callable[..., Any]:
+            runner = again(other)
+            return lambda inputs: runner(inputs["image"])
+
+        compare_sources(total, deploy, by_name, given, what, half=precision == "fp16")
     return total
+
+
+def compare_sources(
+    total: Comparison,
+    deploy: Module,
+    again: Callable[[Module], Callable[..., Any]],
+    given: list[tuple[str, dict[str, Any]]],
+    what: str,
+    *,
+    half: bool = False,
+) -> None:
+    """Where nothing is detected: compare what boxes are selected from, on named inputs; added to `total`.
+
+    Raises:
+        DetError: DET0803 where they do not agree.
+    """
+    import torch
+
+    from detc.compiler.backends.witness import agree, witnessed
+
+    with torch.no_grad():
+        inner = witnessed(deploy.inner, deploy, *given[0][1].values())
+        if inner is None:
+            return
+        probe = copy(deploy)  # shares everything but the graph inside
+        probe._modules = {**deploy._modules, "inner": inner.eval()}
+        made = again(probe)
+        for name, inputs in given:
+            _take(total, agree(probe(*inputs.values()), made(inputs), name, half), what)
 
 
 def _take(total: Comparison, one: Comparison, what: str) -> None:
     total.merge(one)
     if total.problem is not None:
-        raise error(
-            "DET0803",
-            f"the {what} does not agree with torch: {total.problem}",
-            help="no file was written; --no-verify writes it all the same",
-        )
+        raise disagreement(what, total.problem)
+
+
+def disagreement(what: str, problem: str) -> DetError:
+    """DET0803."""
+    return error(
+        "DET0803",
+        f"the {what} does not agree with torch: {problem}",
+        help="no file was written; --no-verify writes it all the same",
+    )

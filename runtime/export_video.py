@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detc.dsl.diagnostics import error
+from detc.runtime.export_verify import disagreement
 
 if TYPE_CHECKING:
     import onnx
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FRAMES = 4  # of each image, shifted a little from one to the next
 STEP = (3, 5)  # pixels down and to the right
 Frames = list[dict[str, Any]]  # inputs of `forward` but the state
+Runner = Callable[[Mapping[str, Any]], dict[str, Any]]  # nested inputs by name -> nested outputs
 
 
 def compile_video(
@@ -47,45 +48,58 @@ def compile_video(
     from detc.compiler.backends.video import export_video
     from detc.runtime.export import Compiled, _write
 
-    if out.suffix == ".onnx":
-        model = onnx_model(program, deploy, spec)
-        data = model.SerializeToString()
-        runner = onnx_runner(data)
-    else:
-        exported = export_video(deploy, spec)
+    extra = {"classes": json.dumps(list(program.classes)), "spec": program.run.text}
+
+    def made(module: VideoDeploy | TrackDeploy) -> bytes:
+        if out.suffix == ".onnx":
+            return onnx_model(program, module, spec).SerializeToString()
         buffer = io.BytesIO()
-        extra = {"classes": json.dumps(list(program.classes)), "spec": program.run.text}
-        torch.export.save(exported, buffer, extra_files=extra)
-        data = buffer.getvalue()
-        module = None if clips is None else torch.export.load(io.BytesIO(data)).module()
+        torch.export.save(export_video(module, spec), buffer, extra_files=extra)
+        return buffer.getvalue()
 
-        def runner(given: Mapping[str, Any]) -> dict[str, Any]:
-            assert module is not None
-            found: dict[str, Any] = module(*given.values())
-            return found
+    def runner(data: bytes) -> Runner:
+        if out.suffix == ".onnx":
+            return onnx_runner(data)
+        module = torch.export.load(io.BytesIO(data)).module()
+        return lambda given: module(*given.values())
 
-    comparison, note = (None, None) if clips is None else check_clips(deploy, runner, clips, out.suffix)
+    data = made(deploy)
+    comparison, note = (
+        (None, None)
+        if clips is None
+        else check_clips(deploy, runner(data), lambda other: runner(made(other)), clips, out.suffix)
+    )
     _write(out, data)
     return Compiled(out, [out], comparison, [note] if note else [])
 
 
 def check_clips(
     deploy: VideoDeploy | TrackDeploy,
-    runner: Callable[[Mapping[str, Any]], dict[str, Any]],
+    runner: Runner,
+    again: Callable[[VideoDeploy], Runner],
     batches: list[tuple[str, Tensor]],
     suffix: str,
 ) -> tuple[Comparison | None, str]:
     """Compare over several frames; how the detections differ, if there are some, and what was seen in words.
 
+    Args:
+        runner: what was compiled from `deploy`.
+        again: compiles another module the same way.
+
     Raises:
         DetError: DET0803 where they do not agree.
     """
     from detc.compiler.backends.verify import Comparison
+    from detc.compiler.backends.video import VideoDeploy
+    from detc.runtime.export_verify import compare_sources
 
     total, frames, tracks = Comparison(), 0, 0
     for name, clip in _clips(deploy, batches):
         shown, followed = _verify(deploy, runner, name, clip, suffix, total)
         frames, tracks = frames + shown, tracks + followed
+    if total.images and total.detections == 0 and isinstance(deploy, VideoDeploy):
+        given = [(name, {"image": x, "state": deploy.first(len(x))}) for name, x in batches]
+        compare_sources(total, deploy, again, given, f"{suffix[1:]} file")
     note = f"{frames} frames with {tracks} boxes of tracks agree with torch"
     return total if total.images else None, note
 
@@ -124,7 +138,7 @@ def onnx_model(program: Program, deploy: VideoDeploy | TrackDeploy, spec: Target
     return to_onnx(export_video(deploy, spec), spec, outputs, metadata, list(flat(given)))
 
 
-def onnx_runner(data: bytes | str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def onnx_runner(data: bytes | str) -> Runner:
     """A function from nested torch inputs to nested outputs, on onnxruntime."""
     import onnxruntime
 
@@ -134,7 +148,7 @@ def onnx_runner(data: bytes | str) -> Callable[[Mapping[str, Any]], dict[str, An
     return session_runner(session)
 
 
-def session_runner(session: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def session_runner(session: Any) -> Runner:
     """The same of a session that is open."""
     import torch
 
@@ -223,9 +237,5 @@ def _verify(
             if isinstance(value, Mapping) and "ids" in value and problem is None:
                 problem = same.setdefault(key, SameTracks()).compare(value, found[key], f"{label}, {key}")
         if problem is not None:
-            raise error(
-                "DET0803",
-                f"the {suffix[1:]} file does not agree with torch: {problem}",
-                help="no file was written; --no-verify writes it all the same",
-            )
+            raise disagreement(f"{suffix[1:]} file", problem)
     return len(clip), sum(s.tracks for s in same.values())

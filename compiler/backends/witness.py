@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from detc.compiler.backends.verify import Comparison
 
+PREFIX = "source:"  # of the outputs' names, before those of the nodes
 # A tensor's entries may lie this share of its standard deviation apart, and this share of its largest entry.
 SPREAD, REST = 0.02, 1e-5
 HALF_SPREAD, HALF_REST = 0.2, 4e-3
@@ -55,7 +56,7 @@ def witnessed(inner: fx.GraphModule, deploy: nn.Module, *inputs: Any) -> fx.Grap
         return None
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     graph.graph_copy(inner.graph, copies)
-    graph.output({f"{i}.{n.name}": copies[n] for i, n in enumerate(watcher.sources)})
+    graph.output({PREFIX + n.name: copies[n] for n in watcher.sources})
     result = fx.GraphModule(inner, graph)
     result.graph.eliminate_dead_code()
     result.recompile()
@@ -67,7 +68,7 @@ def agree(expected: Mapping[str, Any], found: Mapping[str, Any], name: str, half
     spread, rest, alone = (HALF_SPREAD, HALF_REST, HALF_ALONE) if half else (SPREAD, REST, ALONE)
     result = Comparison()
     for key, tensor in expected.items():
-        here = f"{name}: `{key.partition('.')[2]}`"
+        here = f"{name}: `{key.removeprefix(PREFIX)}`"
         if key not in found:
             result.problem = f"{here} is missing"
             return result

@@ -111,3 +111,19 @@ def test_a_tampered_export_that_detects_nothing_is_refused(
     done = detc("compile", blind, "-o", tmp_path / f"m{suffix}")
     assert done.code == 1
     assert "error[DET0803]" in done.err and "from which boxes are selected" in done.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_tracker_that_is_given_nothing_says_little(
+    detc: Any, blind: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = blind.read_text().replace("det 1\n", "det 1\nimport std.models { Tracking }\n")
+    names = 'Tiny(classes = ["cat", "dog"])'
+    blind.write_text(text.replace(names, f'Tracking(classes = ["cat", "dog"], detector = {names})'))
+    done = detc("compile", blind, "-o", tmp_path / f"m{suffix}")
+    assert done.code == 0, done.err
+    assert "nothing is detected on " in done.out and "agree with torch" in done.out
+    if suffix == ".py":
+        tamper(monkeypatch, suffix)
+        assert "from which boxes are selected" in detc("compile", blind, "-o", tmp_path / "n.py").err
