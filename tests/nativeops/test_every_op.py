@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from detc.nativeops import toolchain
 from detc.nativeops.registry import has_native_kernel, op_names, reference_of
 from tests.nativeops.checks import one_and_two_threads, relative_error, strided
 from tests.nativeops.op_cases import CASES, Case
@@ -132,6 +133,23 @@ def test_compile_with_gradients(name: str) -> None:
     compiled = torch.compile(case.run, fullgraph=True, backend="aot_eager")
     eager = results(case, inputs)
     assert_same(results(Case(**{**case.__dict__, "run": compiled}), inputs), eager, atol=1e-12)
+
+
+@pytest.mark.slow  # seconds of g++ each, so one op of a kind
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    "name", ["nms_hard", "multilevel_roi_align", "deform_conv2d", "focal_sum", "rle_encode"]
+)
+def test_compile_by_inductor(name: str, dynamic: bool) -> None:
+    """The default backend generates code around the op and gives it what that code has laid out."""
+    if toolchain.cxx() is None:
+        pytest.skip("no C++ compiler here")
+    case = CASES[name]
+    inputs = case.make(torch.float32)
+    torch._dynamo.reset()
+    compiled = torch.compile(case.run, fullgraph=True, dynamic=dynamic)
+    got = results(Case(**{**case.__dict__, "run": compiled}), inputs)
+    assert_same(got, results(case, inputs), atol=2e-5)
 
 
 @pytest.mark.parametrize("name", TRAINED)
