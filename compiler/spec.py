@@ -99,6 +99,7 @@ class Step(Primitive):
     writes: ClassVar[tuple[str, ...]] = ("image",)
     geometric: ClassVar[bool] = False  # moves pixels; illegal after a step with `pads = True`
     pads: ClassVar[bool] = False
+    loads: ClassVar[bool] = False  # brings a field from the file: what was done to it before is lost
     draws: ClassVar[int] = 0  # how many other images it mixes in
     batched: ClassVar[bool] = False  # has `on_batch`
     on: Literal["sample", "batch"] = Field("sample", kw_only=True)
@@ -261,6 +262,9 @@ class TrainSpec:
     validate_late: Quantity | None = None  # after the last switch
     seed: int = 0
     fields: Mapping[str, Any] = field(default_factory=dict)
+    places: Mapping[str, Origin] = field(
+        default_factory=dict, compare=False, repr=False
+    )  # of fields and hooks
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,18 @@ def keyword_typo(p: Place) -> Hint | None:
                 p.edit(start, start + len(word), right))  # fmt: skip
 
 
+def edit_without_set(p: Place) -> Hint | None:
+    """`neck.width = 5`: only `set` reaches into a part; `self.conv = …`: there is no self."""
+    if p.found != "." or p.before != p.first or not re.match(r"\.\w[\w.\[\], *]*=(?!=)", p.rest):
+        return None
+    start = p.fault.begin
+    if p.first == "self":
+        return Hint("there is no `self`: the parts of a component have plain names", "leave it out", start,
+                    start + len("self."), "write `node conv = Conv2d(64)`")  # fmt: skip
+    return Hint("a value of a part is changed with `set`", "write `set` before it", start, start + len(p.first),
+                f"set {p.first}… = …, in a body that extends another", p.edit(start, start, "set "))  # fmt: skip
+
+
 def outside(p: Place) -> Hint | None:
     """A statement where only declarations may stand."""
     if not p.at_declaration:

@@ -24,6 +24,7 @@ HINTS: tuple[Callable[[Place], Hint | None], ...] = (
     hint_expressions.unclosed_bracket,
     hint_expressions.colon_for_equals,
     hint_expressions.equals_for_colon,
+    hint_statements.edit_without_set,
     hint_statements.reserved_as_name,
     hint_expressions.missing_comma,
     hint_statements.outside,

@@ -358,7 +358,7 @@ def _blame(
     here = (origin, f"{op.name} is applied here")
     ordered = (
         [*direct, here, *(s for s in sides if s not in direct)]
-        if direct and origin.span.source.library
+        if direct and (origin.span.source.library or not problem.inputs)  # no wire is at fault
         else [here, *sides]
     )
     unique: dict[Span, tuple[Origin, str]] = {}

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from detc.compiler.elaboration.edits import Edits, new_value, settle
-from detc.compiler.expressions.typecheck import suggest_argument
+from detc.compiler.expressions.typecheck import check_size, suggest_argument
 from detc.compiler.primitives import Primitive
 from detc.compiler.spec import Quantity, Rate, Size
 from detc.compiler.values import (
@@ -172,6 +172,8 @@ def validate(
     for name, value in values.items():
         plain = raw(value)
         annotation = cls.model_fields[names[name]].annotation
+        if isinstance(plain, Size) or (isinstance(plain, int) and _wants_size(annotation)):
+            check_size(value, f"`{name}` of {owner or cls.name}")
         data[name] = _shape(plain, annotation)
         if isinstance(plain, float) and _wants_int(annotation):
             if abs(plain - round(plain)) > 1e-6 * max(1.0, abs(plain)):
@@ -199,10 +201,10 @@ def _without_echoes(found: list[Any]) -> list[Any]:
     typos = [e["loc"] for e in found if e["type"] == "extra_forbidden"]
 
     def echo(e: Any) -> bool:
+        if e["type"] != "missing":
+            return False
         *parent, name = e["loc"]
-        return e["type"] == "missing" and any(
-            list(t[:-1]) == parent and closest(str(t[-1]), [str(name)]) for t in typos
-        )
+        return any(list(t[:-1]) == parent and closest(str(t[-1]), [str(name)]) for t in typos)
 
     return [e for e in found if not echo(e)]
 
@@ -215,8 +217,9 @@ def _finding(e: Any, cls: type[Primitive], values: dict[str, Value], place: Orig
     if value is None and e["type"] == "missing":
         message, label = f"{owner} needs the argument `{name}`", f"`{name}` is missing here"
         return error("DET0208", message, place, label).diagnostics[0]
-    if value is None:
-        return error(code, f"{owner}: {e['msg']}", place, "built here").diagnostics[0]
+    if value is None:  # what a class says of several of its fields
+        words = str(e.get("ctx", {}).get("error", e["msg"]))
+        return error(code, f"{owner}: {words}", place, "built here").diagnostics[0]
     annotation = cls.model_fields[field_names(cls)[name]].annotation
     what = f"`{name}` of {owner}"
     for step in path:  # down to the entry that is wrong
@@ -308,6 +311,10 @@ def _annotation_text(annotation: Any) -> str:
     if _fields_of(annotation):
         return "a record of " + ", ".join(_fields_of(annotation))
     return getattr(annotation, "__name__", str(annotation)).lower()
+
+
+def _wants_size(annotation: Any) -> bool:
+    return annotation is Size or Size in typing.get_args(annotation)
 
 
 def _wants_int(annotation: Any) -> bool:

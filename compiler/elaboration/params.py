@@ -133,6 +133,7 @@ class Instance:
         slot_names = slots(self.chain)
         open_params: list[tuple[int, ast.Param]] = []
         carried: dict[str, tuple[Callable[[], BoundArg], ast.Decl]] = {}  # for a base further in
+        filled: dict[str, Callable[[], BoundArg]] = {}  # slots, which may read params of levels further out
         for depth, level in enumerate(self.chain):
             given = self._base_args(depth)
             for p in level.decl.params:
@@ -144,7 +145,7 @@ class Instance:
                     open_params.append((depth, p))
             for name, arg in given.items():
                 if name in slot_names:
-                    self.slots.setdefault(name, arg())
+                    filled.setdefault(name, arg)
                 else:
                     carried.setdefault(name, (arg, level.decl))
         for name, (arg, decl) in carried.items():
@@ -163,6 +164,9 @@ class Instance:
         for name, a in named.items():
             if name in slot_names and name not in names:
                 self.slots[name] = a
+        for name, arg in filled.items():
+            if name not in self.slots:
+                self.slots[name] = arg()
 
     def _by_name(self, args: list[BoundArg], names: list[str]) -> dict[str, BoundArg]:
         """Arguments by the param that they are for: by position, then by name, each param once."""

@@ -33,11 +33,11 @@ def check_pipelines(
         walk = _Walk(name, report, {})
         have = walk.steps(steps)
         wanted = {"image"}
-        if name not in EVALUATION and name not in bare:
+        if (name not in EVALUATION or name == data.active) and name not in bare:
             wanted = set(REQUIRED) | (set(needs) & {"masks"})
         lacking = sorted(wanted - have)
-        if lacking and steps:
-            last = steps[-1].origin or place
+        if lacking:
+            last = (steps[-1].origin if steps else None) or place
             report.add(
                 *error(
                     "DET0604",
@@ -69,6 +69,8 @@ class _Walk:
     def __init__(self, pipeline: str, report: Report, views: dict[str, set[str]]) -> None:
         self.pipeline, self.report, self.views = pipeline, report, views
         self.padded: NamedStep | None = None
+        self.read: dict[str, NamedStep] = {}  # what read an image or its truth first, by the step's name
+        self.resized: NamedStep | None = None  # the last resize, while nothing after it has changed the size
         self.batched: NamedStep | None = None
 
     def steps(
@@ -109,8 +111,22 @@ class _Walk:
                 secondary=[(self.padded.origin, "padded here")],
                 help=f"put `{item.name}` before `{self.padded.name}`: padding is part of what it would move",
             )
+        self._size(item, step)
         if step.pads and self.padded is None:
             self.padded = item
+        if step.loads and not inside and (first := self.read.setdefault(step.name, item)) is not item:
+            self._report(
+                "DET0608",
+                f"`{item.name}` ({step.name}) reads again what `{first.name}` has read",
+                item,
+                "what the steps in between did is lost",
+                secondary=[(first.origin, "read here")],
+            )
+        if step.draws and self.pipeline in EVALUATION:
+            message = (
+                f"the pipeline `{self.pipeline}` mixes images ({step.name}), and evaluation looks at one"
+            )
+            self._report("DET0608", message, item, "this belongs into a training pipeline")
         if step.draws and (inside == "fan" or self.views):
             self._report(
                 "DET0608",
@@ -120,6 +136,32 @@ class _Walk:
                 help="mix images before the fan",
             )
         self._batch(item, step, inside)
+
+    def _size(self, item: NamedStep, step: Step) -> None:
+        """Report a padding to less than what every image has been resized to."""
+        canvas = getattr(step, "size", None)
+        if step.pads and self.resized is not None and canvas is not None:
+            resize: Any = self.resized.step
+            box, sides = resize.size, (canvas.width, canvas.height)
+            if resize.mode == "keep":  # either the long or the short side meets its bound
+                never = min(box.width, box.height) > max(sides)
+            elif resize.mode == "fit":  # either the width or the height does
+                never = box.width > canvas.width and box.height > canvas.height
+            else:
+                never = box.width > canvas.width or box.height > canvas.height
+            if never:
+                self._report(
+                    "DET0607",
+                    f"no image fits: `{self.resized.name}` makes them {box}, and `{item.name}` pads to {canvas}",
+                    item,
+                    f"{canvas}",
+                    secondary=[(self.resized.origin, f"{box}")],
+                    help=f"pad to {box}, or to multiples: steps.Pad(align = 32)",
+                )
+        if step.name == "Resize":
+            self.resized = item
+        elif step.geometric and not step.name.endswith("Flip"):
+            self.resized = None
 
     def _batch(self, item: NamedStep, step: Step, inside: str) -> None:
         if step.on == "sample":

@@ -206,6 +206,7 @@ class Body:
                         f"a {kind} declaration has no field `{name}`",
                         thunk.span,
                         "unknown field" + did_you_mean(name, known),
+                        help=f"it may have: {', '.join(sorted(set(known)))}",
                     ).diagnostics
                 )
 

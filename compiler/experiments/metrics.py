@@ -15,6 +15,10 @@ from detc.dsl.source import Origin
 def check_metrics(model: Model, data: DataSpec, report: Report, place: Origin) -> None:
     """Report (DET0610) each metric that reads a field which the model's detections (or tracks) do not have."""
     for name, metric in dict(data.fields.get("evaluate") or {}).items():
+        if not hasattr(metric, "on") or not hasattr(metric, "truth"):
+            message = f"`evaluate` holds metrics, and {type(metric).name} is none"
+            report.add(*error("DET0301", message, place, f"{data.name} evaluates `{name}`").diagnostics)
+            continue
         output = getattr(metric, "output", "detections")
         found = model.infer.outputs.get(output)
         if not isinstance(found, Wire) or not isinstance(found.type, Struct):

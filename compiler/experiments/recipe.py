@@ -39,6 +39,7 @@ GROUP_FIELDS = {
     "frozen": "bool",
 }
 SWITCHABLE = ("data.active",)
+NEEDED = object()  # the default of a field that has none
 T = TypeVar("T")
 
 
@@ -73,6 +74,13 @@ class _Train:
                         item.origin,
                         f"a {what} is wanted in `{block}`",
                     )
+                twin = next((n for n, b in made.items() if type(b) is type(built)), None)
+                if what == "hook" and twin is not None:
+                    message = f"there are two {type(built).name} hooks: `{twin}` and `{name}`"
+                    place = value.data[twin].origin
+                    raise error(
+                        "DET0307", message, item.origin, "the second", secondary=[(place, "the first")]
+                    )
                 made[name] = built
             except DetError as problem:
                 self.report.add(*problem.diagnostics)
@@ -97,11 +105,12 @@ class _Train:
         for name in ("epochs", "batch", "optim"):
             if name not in body.fields:
                 self.attempt(partial(self._missing, name))
-        epochs = self.attempt(lambda: self.field("epochs", "duration", None))
-        batch = self.attempt(lambda: self.field("batch", "images", None))
+        epochs = self.attempt(lambda: self.field("epochs", "duration", NEEDED))
+        batch = self.attempt(lambda: self.field("batch", "images", NEEDED))
+        epochs, batch = (None if v is NEEDED else v for v in (epochs, batch))
         images = self.attempt(partial(self._images, batch)) if batch is not None else None
-        if epochs is not None and epochs.value <= 0:
-            self.attempt(partial(self._more_than_nothing, "epochs", epochs))
+        if epochs is not None and not self.attempt(partial(self._more_than_nothing, "epochs", epochs)):
+            epochs = None
         optimiser = self.attempt(self._optimiser)
         lr = self.named("lr", "factor", "piece of a schedule")
         hooks = self.named("hooks", "accompanies", "hook")
@@ -114,7 +123,7 @@ class _Train:
         clip = self.attempt(self._clip)
         amp = self.attempt(lambda: self.field("amp", "bool", False))
         accumulate = self.attempt(partial(self._passes, images))
-        seed = self.attempt(lambda: self.field("seed", "int", 0))
+        seed = self.attempt(self._seed)
         others = [n for n in FIELD_TYPES if n in body.fields]
         fields = {n: self.attempt(partial(self._plain, n)) for n in others}
         finish(body, self.edits, self.report, TRAIN_FIELDS)
@@ -136,7 +145,14 @@ class _Train:
             validate_late=validate[1],
             seed=seed or 0,
             fields=fields,
+            places=self._places(others),
         )
+
+    def _places(self, fields: list[str]) -> dict[str, Origin]:
+        """Where fields and hooks are written."""
+        found = {n: self.body.fields[n].get().origin for n in fields}
+        hooks = self.body.value("hooks")
+        return found | {f"hooks.{n}": v.origin for n, v in (hooks.data if hooks is not None else {}).items()}
 
     def _missing(self, name: str) -> None:
         raise error(
@@ -191,11 +207,21 @@ class _Train:
             )
         return passes
 
-    def _more_than_nothing(self, name: str, time: Quantity, place: Origin | None = None) -> None:
+    def _seed(self) -> int:
+        seed: int = self.field("seed", "int", 0)
+        value = self.body.value("seed")
+        if seed < 0 and value is not None:
+            raise error("DET0311", f"`seed` must be at least 0, and is {seed}", value.origin, show(seed))
+        return seed
+
+    def _more_than_nothing(self, name: str, time: Quantity, place: Origin | None = None) -> bool:
+        """True; a time that is rounded to no iteration is an error too."""
         value = self.body.value(name)
-        if time.value <= 0:
+        if time.value <= 0 or (time.unit == "it" and time.value < 1):
             where = place or (value.origin if value is not None else self.construct.origin)
-            raise error("DET0311", f"`{name}` must be more than 0, and is {time}", where, str(time))
+            least = "at least 1it" if time.value > 0 else "more than 0"
+            raise error("DET0311", f"`{name}` must be {least}, and is {time}", where, str(time))
+        return True
 
     def _optimiser(self) -> Any:
         value = self.body.value("optim")
@@ -242,7 +268,8 @@ class _Train:
             for field, value in piece.model_dump().items():
                 many = getattr(piece, field)
                 for q in many if isinstance(many, list) else [many]:
-                    if isinstance(q, Quantity) and q.unit == epochs.unit and q.value > epochs.value:
+                    late = isinstance(q, Quantity) and q.unit == epochs.unit and q.value >= epochs.value
+                    if late and (q.value > epochs.value or field == "start"):
                         place = origins.get(field, self.construct.origin)
                         self.report.add(
                             *error(
@@ -274,10 +301,32 @@ class _Train:
             if name in ("momentum", "betas") and optimiser is not None and not hasattr(optimiser, name):
                 message = f"{type(optimiser).name} has no `{name}`"
                 raise error("DET0704", message, place, "the optimiser does not know it")
+            if name in fields:
+                raise error("DET0307", f"`{name}` is given twice", place, "given again here")
             value = evaluate(s.value, block.scope)
             t = ast.TypeName(name=GROUP_FIELDS[name], span=value.origin.span)
             fields[name] = raw(check_value(value, t, f"`{name}`", self.body.instance.chain[0].module))
+            self._check_group_field(name, fields[name], value)
+        if not fields:
+            raise error("DET0706", "this group says nothing of its parameters", stmt.span, "no fields",
+                        help=f"it may have: {', '.join(GROUP_FIELDS)}")  # fmt: skip
         return GroupRule(str(stmt.label), fields, Origin(stmt.span, block.scope.via))
+
+    @staticmethod
+    def _check_group_field(name: str, found: Any, value: Value) -> None:
+        """Numbers of the range that the optimiser takes for all parameters."""
+        if name == "betas":
+            good = len(found) == 2 and all(type(b) in (int, float) and 0 <= b < 1 for b in found)
+            wanted = "two numbers, at least 0 and below 1"
+        elif name == "momentum":
+            good, wanted = 0 <= found < 1, "at least 0 and below 1"
+        elif name == "lr":
+            good, wanted = found.value >= 0, "at least 0"
+        else:
+            good, wanted = found >= 0, "at least 0"
+        if not good:
+            message = f"`{name}` of a group must be {wanted}, and is {show(value)}"
+            raise error("DET0311", message, value.origin, show(value))
 
     def _switches(self, epochs: Quantity) -> list[Switch]:
         found = [self.attempt(partial(self._switch, stmt, scope, epochs)) for stmt, scope in self.body.at]
@@ -291,6 +340,8 @@ class _Train:
             message = f"the time {at} is outside of the run (0 to {epochs})"
             raise error("DET0703", message, time.origin, f"this is {at}")
         found = []
+        if not stmt.body:
+            raise error("DET0706", "this `at` block changes nothing", stmt.span, 'set data.active = "late"')
         for s in stmt.body:
             if not isinstance(s, ast.SetStmt):
                 raise error("DET0706", "an `at` block holds `set` statements", s.span, "not a `set`")
@@ -300,7 +351,9 @@ class _Train:
                 label = f"only {', '.join(SWITCHABLE)} can change during a run{near}"
                 message = f"`{path}` cannot be switched while training"
                 raise error("DET0705", message, Origin(s.path.span, scope.via), label)
-            found.append(Switch(at, path, raw(evaluate(s.value, scope)), Origin(s.span, scope.via)))
+            t = ast.TypeName(name="str", span=s.value.span)
+            to = check_value(evaluate(s.value, scope), t, f"`{path}`", self.body.instance.chain[0].module)
+            found.append(Switch(at, path, raw(to), Origin(s.span, scope.via)))
         return found
 
 

@@ -16,15 +16,15 @@ from detc.compiler.experiments.experiment import DataValue, data_value, resolve_
 from detc.compiler.experiments.metrics import check_metrics
 from detc.compiler.experiments.recipe import resolve_train
 from detc.compiler.experiments.targets import resolve_target
+from detc.compiler.experiments.training_checks import check_training
 from detc.compiler.expressions.evaluate import evaluate
 from detc.compiler.expressions.modules import Module
 from detc.compiler.graph import Model
-from detc.compiler.selectors import matches
-from detc.compiler.spec import DataSpec, Quantity, Sampling, TargetSpec, TrainSpec
+from detc.compiler.spec import DataSpec, Sampling, TargetSpec, TrainSpec
 from detc.compiler.types import Map
 from detc.compiler.values import Construct, Labels, Poisoned, TemplateRef, Value, a_kind, kind_of, show
 from detc.dsl import ast
-from detc.dsl.diagnostics import ERROR, WARNING, DetError, Report, did_you_mean, error
+from detc.dsl.diagnostics import WARNING, DetError, Report, did_you_mean, error
 from detc.dsl.source import Origin, Span
 
 T = TypeVar("T")
@@ -112,6 +112,7 @@ class RunResolver:
         self.decl, self.module, self.report = decl, module, report
         self.exprs: dict[str, ast.WireStmt] = {}
         self.values: dict[str, Value] = {}
+        self.asked: set[str] = set()  # what is being worked out
         self.scope = _RunScope(self)
         self.data: DataValue | None = None
         self.edits: dict[str, list[Active]] = {f: [] for f in RUN_FIELDS}
@@ -121,7 +122,15 @@ class RunResolver:
         """A field's value; a data set stands for its resolved declaration."""
         if name not in self.values:
             stmt = self.exprs[name]
-            found = evaluate(stmt.value, self.scope)
+            if name in self.asked:
+                raise error(
+                    "DET0210", f"`{name}` of the run depends on itself", stmt.span, "needed for itself"
+                )
+            self.asked.add(name)
+            try:
+                found = evaluate(stmt.value, self.scope)
+            finally:
+                self.asked.discard(name)
             if name == "data" and isinstance(found.data, Construct):
                 try:
                     self.data = data_value(found.data, self.report, self.edits["data"])
@@ -136,14 +145,12 @@ class RunResolver:
         before = self.report.failures
         for stmt in self.decl.body:
             if not isinstance(stmt, ast.WireStmt) or len(stmt.targets) != 1:
-                self.report.add(
-                    *error(
-                        "DET0706",
-                        "a run holds fields: data = …, model = …, train = …",
-                        stmt.span,
-                        "not legal here",
-                    ).diagnostics
+                step = isinstance(stmt, ast.StepStmt) and stmt.name in RUN_FIELDS
+                label = (
+                    f"write {stmt.name} = …" if isinstance(stmt, ast.StepStmt) and step else "not legal here"
                 )
+                message = "a run holds fields: data = …, model = …, train = …"
+                self.report.add(*error("DET0706", message, stmt.span, label).diagnostics)
                 continue
             name = stmt.targets[0].name
             if name in self.exprs:
@@ -153,8 +160,10 @@ class RunResolver:
                 continue
             if name not in RUN_FIELDS:
                 label = "unknown field" + did_you_mean(name, RUN_FIELDS)
+                help = f"a run has: {', '.join(RUN_FIELDS)}"
+                message = f"a run has no field `{name}`"
                 self.report.add(
-                    *error("DET0704", f"a run has no field `{name}`", stmt.targets[0].span, label).diagnostics
+                    *error("DET0704", message, stmt.targets[0].span, label, help=help).diagnostics
                 )
                 continue
             self.exprs[name] = stmt
@@ -223,6 +232,8 @@ class RunResolver:
         source = evaluate(weights, self.scope)
         if not isinstance(source.data, str):
             raise error("DET0301", f"`from` wants a str, not {a_kind(source)}", source.origin, show(source))
+        if not source.data.strip():
+            raise error("DET0311", "`from` names no weights", source.origin, "an empty name")
         return source.data, source.origin
 
     def _construct(self, name: str) -> Construct | None:
@@ -269,49 +280,9 @@ class RunResolver:
             check_metrics(model, data, self.report, place)
             check_class_space(model, data, self.report, place, Origin(self.exprs["model"].span))
         if train is not None:
-            learnt = parameter_names(model, trainable=True)
-            for rule in train.groups:
-                if not any(matches(rule.selector, name) for name in learnt):
-                    known = list(model.weights)
-                    label = "no parameter matches" + did_you_mean(rule.selector, known)
-                    frozen = any(matches(rule.selector, name) for name in parameter_names(model))
-                    message = "frozen parameters only" if frozen else "nothing"
-                    label = "it changes nothing" if frozen else label
-                    if frozen and rule.origin is not None and rule.origin.span.source.library:
-                        continue  # a recipe for many models
-                    assert rule.origin is not None
-                    self.report.add(
-                        *error(
-                            "DET0702",
-                            f"the selector `{rule.selector}` matches {message}",
-                            rule.origin,
-                            label,
-                            severity=WARNING if frozen else ERROR,
-                        ).diagnostics
-                    )
             if data is not None and data.sample is not None:
                 self._check_shares(data.sample, train, place)
-            for switch in train.switches:
-                if data is not None and switch.path == "data.active" and switch.value not in data.pipelines:
-                    label = f"{data.name} has: {', '.join(data.pipelines)}" + did_you_mean(
-                        str(switch.value), data.pipelines
-                    )
-                    assert switch.origin is not None
-                    self.report.add(
-                        *error(
-                            "DET0407", f"there is no pipeline `{switch.value}`", switch.origin, label
-                        ).diagnostics
-                    )
-            self._check_ramps(model, train)
-            if not model.train.losses:
-                self.report.add(
-                    *error(
-                        "DET0503",
-                        f"{model.name} has no loss, and this run trains it",
-                        place,
-                        "nothing to train",
-                    ).diagnostics
-                )
+            check_training(model, data, train, self.report, place)
         stride = max(
             (int(m.stride) for n in model.infer.nodes() for m in [n.type] if isinstance(m, Map)), default=1
         )
@@ -327,21 +298,6 @@ class RunResolver:
                     severity=WARNING,
                 ).diagnostics
             )
-
-    def _check_ramps(self, model: Model, train: TrainSpec) -> None:
-        """Warn about a `Ramp` or `After` of the training clock that does not get to its end."""
-        for node in model.train.nodes():
-            end = getattr(node.op, "end", None) if getattr(node.op, "time", None) else None
-            if isinstance(end, Quantity) and end.unit == train.epochs.unit and end.value > train.epochs.value:
-                self.report.add(
-                    *error(
-                        "DET0703",
-                        f"this {type(node.op).__name__} ends at {end}, and the run after {train.epochs}",
-                        node.origin,
-                        f"{end} is beyond {train.epochs}",
-                        severity=WARNING,
-                    ).diagnostics
-                )
 
     def _check_shares(self, sample: Sampling, train: TrainSpec, place: Origin) -> None:
         """A batch (of one pass) has to divide into the shares of the sources."""
@@ -359,16 +315,6 @@ class RunResolver:
                 help=f"choose a batch that is a multiple of {whole * passes}",
             ).diagnostics
         )
-
-
-def parameter_names(model: Model, *, trainable: bool = False) -> list[str]:
-    """Names of all parameters, such as `path.weight` and `path.bias`, as selectors see them."""
-    return [
-        f"{path}.{name}"
-        for path, w in model.weights.items()
-        if not (trainable and (w.frozen or getattr(w.op, "frozen", False)))
-        for name in w.op.parameter_shapes(*w.types) or ("weight", "bias")
-    ]
 
 
 def _default_classes(model: Model) -> tuple[str, ...]:

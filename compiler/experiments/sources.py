@@ -34,6 +34,9 @@ def entries(body: Body) -> list[_Entry]:
         value = body.fields["sources"].get()
         if not isinstance(value.data, dict) or not value.data:
             raise error("DET0609", "`sources` names no source", value.origin, "write labelled: CocoJson(…)")
+        for name in (n for n in ("val", "test", "predict") if n in value.data):
+            message = f"a source `{name}` would take the pipeline `{name}`, which is for evaluation"
+            raise error("DET0609", message, value.data[name].origin, "give it another name")
         cached["found"] = [_entry(body, name, item) for name, item in value.data.items()]
     found: list[_Entry] = cached["found"]
     return found

@@ -6,8 +6,9 @@ from typing import Any
 
 from detc.compiler.elaboration.edits import Active
 from detc.compiler.experiments.declared import finish, instance_body
+from detc.compiler.expressions.typecheck import check_size
 from detc.compiler.spec import Size, TargetSpec
-from detc.compiler.values import Construct, Poisoned, raw, show
+from detc.compiler.values import Construct, Poisoned, Span1, Value, show
 from detc.dsl.diagnostics import DetError, Report, did_you_mean, error
 
 TARGET_FIELDS = ("opset", "image", "batch", "precision", "layout", "nms", "input")
@@ -48,7 +49,8 @@ def _target(construct: Construct, report: Report, edits: list[Active]) -> Target
     for name, thunk in body.fields.items():
         if name not in TARGET_FIELDS:
             label = "unknown field" + did_you_mean(name, TARGET_FIELDS)
-            raise error("DET0801", f"a target has no field `{name}`", thunk.span, label)
+            help = f"it may have: {', '.join(TARGET_FIELDS)}"
+            raise error("DET0801", f"a target has no field `{name}`", thunk.span, label, help=help)
         value = thunk.get()
         data, places[name] = value.data, value.origin
         if name in _CHOICES:
@@ -70,7 +72,7 @@ def _target(construct: Construct, report: Report, edits: list[Active]) -> Target
                 )
             found[name] = data
         elif name == "opset":
-            if not isinstance(data, int) or not 13 <= data <= 23:
+            if not isinstance(data, int) or isinstance(data, bool) or not 13 <= data <= 23:
                 raise error(
                     "DET0801",
                     f"`opset` must be 13 to 23, not {show(value)}",
@@ -97,17 +99,29 @@ def _target(construct: Construct, report: Report, edits: list[Active]) -> Target
                     value.origin,
                     "write 640x640",
                 )
+            check_size(value, "`image`")
             found[name] = data
         elif name == "batch":
-            numbers = raw(value)
-            low, high = (numbers[0], numbers[-1] + 1) if isinstance(numbers, list) else (numbers, numbers)
-            if not isinstance(low, int) or not isinstance(high, int) or not 1 <= low <= high:
-                raise error(
-                    "DET0804",
-                    f"`batch` is a number or a range from 1, not {show(value)}",
-                    value.origin,
-                    "1 .. 16",
-                )
-            found[name] = (low, high)
+            found[name] = _batch(value)
     finish(body, edits, report)
     return TargetSpec(**found, stated=frozenset(body.fields), places=places)
+
+
+def _batch(value: Value) -> tuple[int, int]:
+    """The least and the largest batch; the end of a range counts, as in `1 .. 16`.
+
+    Raises:
+        DetError: DET0804 if it is neither a number nor a range that begins at 1 or later.
+    """
+    data = value.data
+    if isinstance(data, Span1) and data.step == 1 and data.start is not None and data.stop is not None:
+        low, high = data.start, data.stop
+    elif isinstance(data, int) and not isinstance(data, bool):
+        low = high = data
+    else:
+        low = high = 0
+    if not 1 <= low <= high:
+        message = f"`batch` is a number or a range from 1, not {show(value)}"
+        help = f"write {high} .. {low}" if 1 <= high < low else None
+        raise error("DET0804", message, value.origin, "1 .. 16", help=help)
+    return low, high

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from fractions import Fraction
@@ -39,8 +40,18 @@ def binary(op: str, left: Value, right: Value, origin: Origin) -> Value:
     """`left op right` for compile-time values.
 
     Raises:
-        DetError: DET0301 for types that do not combine, DET0316 for a division by zero, DET0701 for units.
+        DetError: DET0301 for types that do not combine, DET0316 for a division by zero and for numbers that are
+            too large, DET0701 for units.
     """
+    try:
+        return bounded(_binary(op, left, right, origin))
+    except OverflowError:
+        raise error("DET0316", "this number is too large", origin, "beyond what a float can hold") from None
+    except ZeroDivisionError:
+        raise error("DET0316", f"cannot divide {show(left)} by zero", origin, "division by zero") from None
+
+
+def _binary(op: str, left: Value, right: Value, origin: Origin) -> Value:
     a, b = left.data, right.data
     if op in ("==", "!="):
         return Value((raw(left) == raw(right)) is (op == "=="), origin)
@@ -67,11 +78,46 @@ def binary(op: str, left: Value, right: Value, origin: Origin) -> Value:
         return Value([*a, *b], origin)
     if op == "+" and isinstance(a, str) and isinstance(b, str):
         return Value(a + b, origin)
-    if op == "*" and isinstance(a, list) and isinstance(b, int):
+    if op == "*" and isinstance(a, list) and isinstance(b, int) and not isinstance(b, bool):
+        if len(a) * b > MOST_ELEMENTS:
+            raise error(
+                "DET0311", f"a list has at most {MOST_ELEMENTS} elements", origin, f"{len(a) * b} here"
+            )
         return Value(a * b, origin)
     if op in _ORDER and ((_is_number(a) and _is_number(b)) or (isinstance(a, str) and isinstance(b, str))):
         return Value(_ORDER[op](a, b), origin)
     raise _mismatch(op, left, right, origin)
+
+
+MOST_ELEMENTS = 100_000  # of a range or a list: what is more is a slip, and would be expanded for hours
+LARGEST = 1 << 62  # whole numbers: no count, size or seed is larger
+
+
+def bounded(value: Value) -> Value:
+    """`value`, if it is a number that a machine can hold.
+
+    Raises:
+        DetError: DET0316 for what is infinite or no number, and for whole numbers beyond 2^62.
+    """
+    data = value.data.value if isinstance(value.data, (Quantity, Rate)) else value.data
+    if isinstance(data, float) and not math.isfinite(data):
+        raise error("DET0316", "this number is too large", value.origin, "beyond what a float can hold")
+    if isinstance(data, (int, Fraction)) and not -LARGEST <= data <= LARGEST:
+        raise error("DET0316", "this number is too large", value.origin, "beyond 2^62")
+    return value
+
+
+def listable(value: Value) -> Value:
+    """`value`, if it is no range of too many numbers.
+
+    Raises:
+        DetError: DET0311.
+    """
+    span = value.data
+    if span.start is not None and span.stop is not None and len(span.items()) > MOST_ELEMENTS:
+        message = f"a range has at most {MOST_ELEMENTS} numbers"
+        raise error("DET0311", message, value.origin, f"{len(span.items())} here")
+    return value
 
 
 def _mismatch(op: str, left: Value, right: Value, origin: Origin) -> DetError:
@@ -85,7 +131,10 @@ def _mismatch(op: str, left: Value, right: Value, origin: Origin) -> DetError:
 
 def _contains(left: Value, right: Value, origin: Origin) -> bool:
     if isinstance(right.data, (list, dict, Labels, Span1)):
-        return raw(left) in raw(right)
+        try:
+            return raw(left) in raw(right)
+        except TypeError:  # what cannot be the name of an entry
+            raise _mismatch("in", left, right, origin) from None
     if isinstance(right.data, str) and isinstance(left.data, str):
         return left.data in right.data
     raise _mismatch("in", left, right, origin)

@@ -8,6 +8,7 @@ values can tell (`x[0]` twice) is found while the body runs.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -112,7 +113,11 @@ def clashes_with_base(chain: list[Level]) -> dict[str, DetError]:
         passed_on = own.kind == "param" and (base.kind == "param" or base.slot)
         if passed_on or own.kind == base.kind == "input" or (own.indexed and base.indexed):
             continue
-        found[own.name] = _report(base, own)
+        problem = _report(base, own)
+        if base.kind == "node":
+            help = f"to put something else in place of the base's, write: replace {own.name} = …"
+            problem = DetError(*(dataclasses.replace(d, help=help) for d in problem.diagnostics))
+        found[own.name] = problem
     return found
 
 

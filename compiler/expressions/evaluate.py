@@ -75,11 +75,12 @@ def evaluate(expr: ast.Expr, scope: Scope) -> Value:
 
 
 def _literal(e: ast.Literal, s: Scope) -> Value:
-    return Value(e.value, origin_of(e, s))
+    return arith.bounded(Value(e.value, origin_of(e, s)))
 
 
 def _quantity(e: ast.QuantityLit, s: Scope) -> Value:
-    return Value(e.value / 100 if e.unit == "%" else Quantity(e.value, e.unit), origin_of(e, s))
+    data = e.value / 100 if e.unit == "%" else Quantity(e.value, e.unit)
+    return arith.bounded(Value(data, origin_of(e, s)))
 
 
 def _size(e: ast.SizeLit, s: Scope) -> Value:
@@ -348,7 +349,7 @@ def _range(e: ast.RangeExpr, s: Scope) -> Value:
     origin = derived(origin_of(e, s), *values.values())
     if whole.get("step") == 0:
         raise error("DET0311", "the step of a range must not be 0", origin, "step 0")
-    return Value(Span1(whole.get("start"), whole.get("end"), whole.get("step", 1)), origin)
+    return arith.listable(Value(Span1(whole.get("start"), whole.get("end"), whole.get("step", 1)), origin))
 
 
 def _chain(e: ast.Chain, s: Scope) -> Value:

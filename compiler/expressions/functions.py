@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from detc.compiler import types as T
 from detc.compiler.dims import Dim, dim
+from detc.compiler.expressions import arith
 from detc.compiler.primitives import find
 from detc.compiler.values import (
     BoundArg,
@@ -64,8 +65,8 @@ def call(name: str, args: tuple[BoundArg, ...], origin: Origin, scope: Scope) ->
     if name != "len" and any(is_wire(v.data) for v in values):
         raise error("DET0313", f"`{name}` works on compile-time values", origin, "this is a wire")
     try:
-        return Value(fn(values), origin)
-    except (TypeError, ValueError) as problem:
+        return arith.bounded(Value(fn(values), origin))
+    except (TypeError, ValueError, OverflowError) as problem:
         given = ", ".join(f"{show(v)} ({kind_of(v)})" for v in values)
         raise error("DET0301", f"`{name}` does not take {given}", origin, str(problem)) from None
 
@@ -86,12 +87,26 @@ def _flat(values: list[Value]) -> list[Any]:
     found = raw(values[0]) if len(values) == 1 else [raw(v) for v in values]
     if not isinstance(found, list):
         raise TypeError("a list or several numbers are wanted")
+    if any(isinstance(x, (list, dict)) for x in found):
+        raise TypeError("single values are wanted, not lists of lists")
     return found
 
 
 def _range(values: list[Value]) -> Span1:
     numbers = [raw(v) for v in values]
-    return Span1(0, numbers[0]) if len(numbers) == 1 else Span1(*numbers)
+    if not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
+        raise TypeError("whole numbers are wanted")
+    found = Span1(0, numbers[0]) if len(numbers) == 1 else Span1(*numbers)
+    if found.step == 0 or len(found.items()) > arith.MOST_ELEMENTS:
+        raise ValueError(f"the step is not 0, and there are at most {arith.MOST_ELEMENTS} numbers")
+    return found
+
+
+def _mean(values: list[Value]) -> Any:
+    numbers = _flat(values)
+    if not numbers:
+        raise ValueError("an empty list has no mean")
+    return sum(numbers) / len(numbers)
 
 
 def _one(fn: Callable[[Any], Any]) -> Callable[[list[Value]], Any]:
@@ -122,7 +137,7 @@ _FUNCTIONS: dict[str, tuple[Callable[[list[Value]], Any], int, int]] = {
     "min": (lambda v: min(_flat(v)), 1, 99),
     "max": (lambda v: max(_flat(v)), 1, 99),
     "sum": (lambda v: sum(_flat(v)), 1, 99),
-    "mean": (lambda v: sum(_flat(v)) / len(_flat(v)), 1, 99),
+    "mean": (_mean, 1, 99),
     "abs": (_one(abs), 1, 1),
     "floor": (_one(math.floor), 1, 1),
     "ceil": (_one(math.ceil), 1, 1),

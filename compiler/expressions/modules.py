@@ -208,13 +208,18 @@ class Loader:
             if found is None and (nested := self.named(f"{target.name}.{name.name}")) is not None:
                 found = ModuleRef(nested.name, nested)
             if found is None:
-                fix = closest(name.name, target.exports())
+                from detc.compiler.expressions.elsewhere import library
+
+                there = library().get(name.name)
+                fix = closest(name.name, target.exports()) if there is None else None
+                offers = f"it offers: {', '.join(target.exports()) or 'nothing'}"
+                here = f"it is in another module: import {there} {{ {name.name} }}"
                 self._report(
                     "DET0203",
                     f"`{item.module}` has no `{name.name}`",
                     name.span,
-                    "not declared there" + did_you_mean(name.name, target.exports()),
-                    help=None if fix else f"it offers: {', '.join(target.exports()) or 'nothing'}",
+                    "not declared there" + (f"; did you mean `{fix}`?" if fix else ""),
+                    help=here if there is not None else None if fix else offers,
                     fix=Edit(name.span, fix) if fix and name.name == name.alias else None,
                 )
                 module.broken.add(name.alias)

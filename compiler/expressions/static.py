@@ -9,13 +9,14 @@ from typing import Any
 
 from detc.compiler.elaboration.interfaces import find_interface, missing_ports
 from detc.compiler.expressions.clashes import clashes, taken_twice
+from detc.compiler.expressions.elsewhere import suggest
 from detc.compiler.expressions.messages import expressions
 from detc.compiler.expressions.modules import Module
 from detc.compiler.expressions.template import Level, levels, walk
 from detc.compiler.expressions.typecheck import VALUE_TYPES, WIRE_TYPES, is_interface, unknown_type
 from detc.compiler.values import ModuleRef, PrimitiveRef, TemplateRef
 from detc.dsl import ast
-from detc.dsl.diagnostics import DetError, Edit, Report, closest, did_you_mean, error
+from detc.dsl.diagnostics import DetError, Edit, Report, closest, error
 from detc.dsl.source import Span
 
 IMPLICIT = ("old",)
@@ -131,6 +132,10 @@ def _visit(node: Any, names: set[str], module: Module, report: Report) -> None:
     if isinstance(node, ast.Ref):
         _check_ref(node, names, module, report)
         return
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Ref):
+        _check_ref(node.func, names, module, report, called=True)
+        _visit(node.args, names, module, report)
+        return
     if isinstance(node, ast.TypeName):
         _check_type(node, module, report)
         return
@@ -198,17 +203,19 @@ def _calls(node: Any) -> Iterator[ast.Call]:
             yield from _calls(item)
 
 
-def _check_ref(node: ast.Ref, names: set[str], module: Module, report: Report) -> None:
+def _check_ref(node: ast.Ref, names: set[str], module: Module, report: Report, called: bool = False) -> None:
     if node.name in names or node.name in IMPLICIT or node.name in module.broken:
         return
     found = module.lookup(node.name)
     if isinstance(found, (TemplateRef, PrimitiveRef, ModuleRef)) or found is not None:
         return
     known = [*names, *module.visible()]
-    near = closest(node.name, known)
-    label = "not defined in this declaration" + did_you_mean(node.name, known)
+    meant, help, near = suggest(node.name, known, called)
+    if node.name == "data" and "model" in names and help is None:
+        help = "a run's data set has this name: data = Coco(…)"
     fix = Edit(node.span, near) if near else None
-    report.add(*error("DET0201", f"unknown name `{node.name}`", node.span, label, fix=fix).diagnostics)
+    message, label = f"unknown name `{node.name}`", "not defined in this declaration" + meant
+    report.add(*error("DET0201", message, node.span, label, help=help, fix=fix).diagnostics)
 
 
 def _check_param_type(t: ast.TypeExpr, module: Module, report: Report) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from detc.compiler.expressions.modules import Module
 from detc.compiler.values import ModuleRef, TemplateRef
 from detc.dsl import ast
-from detc.dsl.diagnostics import DetError, did_you_mean, error
+from detc.dsl.diagnostics import DetError, error
 from detc.dsl.source import Span
 
 
@@ -47,12 +47,10 @@ def resolve_name(name: str, module: Module, span: Span, what: str) -> TemplateRe
     if found is None and head in module.broken:
         raise DetError  # the import has failed, and that is reported
     if found is None:
-        raise error(
-            "DET0201",
-            f"unknown name `{name}`",
-            span,
-            f"no {what} of this name" + did_you_mean(name, module.visible()),
-        )
+        from detc.compiler.expressions.elsewhere import suggest
+
+        meant, help, _ = suggest(name, module.visible())
+        raise error("DET0201", f"unknown name `{name}`", span, f"no {what} of this name{meant}", help=help)
     if not isinstance(found, TemplateRef):
         raise error("DET0301", f"`{name}` is no {what}", span, "it cannot be extended or applied here")
     return found

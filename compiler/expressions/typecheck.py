@@ -21,6 +21,7 @@ from detc.compiler.values import (
     elements,
     is_wire,
     kind_of,
+    raw,
     show,
     wires_of,
 )
@@ -129,6 +130,10 @@ def _type_help(t: ast.TypeExpr, value: Value) -> str | None:
         return f"write `{t.name}?` in the declaration to allow none"
     if isinstance(t, ast.TypeName) and t.name == "labels":
         return 'write the names, classes = ["cat", "dog"], or those of the data set, classes = data.classes'
+    if isinstance(t, ast.TypeName) and t.name == "size":
+        two = raw(value) if isinstance(value.data, list) and len(value.data) == 2 else None
+        whole = two is not None and all(isinstance(n, int) for n in two)
+        return f"sizes are written width first: {'x'.join(map(str, two or ())) if whole else '1333x800'}"
     return None
 
 
@@ -159,10 +164,11 @@ def _as(value: Value, t: ast.TypeName, what: str, module: Module, only: bool) ->
     if name == "labels":
         return _as_labels(value)
     simple: dict[str, Any] = {"bool": bool, "str": str, "size": Size, "record": dict}
+    if name == "size" and (isinstance(data, Size) or (isinstance(data, int) and number)):
+        check_size(value, what)
+        return value if isinstance(data, Size) else Value(Size(data, data), value.origin, value.was)
     if name in simple and isinstance(data, simple[name]):
         return value
-    if name == "size" and isinstance(data, int) and not isinstance(data, bool):
-        return Value(Size(data, data), value.origin, value.was)
     if name == "list" and (isinstance(data, (list, Span1, Labels)) or elements(value) is not None):
         return value
     if name in VALUE_TYPES:
@@ -175,6 +181,27 @@ def _as(value: Value, t: ast.TypeName, what: str, module: Module, only: bool) ->
     if name in WIRE_TYPES:
         return value if is_wire(data) else None
     raise unknown_type(t, module)
+
+
+LONGEST_SIDE = 1 << 16  # pixels: what is more was meant as an area
+
+
+def check_size(value: Value, what: str) -> None:
+    """A size, or the one side of a square, holds at least a pixel, and a number of them that an image can have.
+
+    Raises:
+        DetError: DET0311.
+    """
+    sides = (value.data.width, value.data.height) if isinstance(value.data, Size) else (value.data,)
+    bad = next((side for side in sides if not 1 <= side <= LONGEST_SIDE), None)
+    if bad is not None:
+        raise error(
+            "DET0311",
+            f"{what} has a side of {bad} pixels: 1 to {LONGEST_SIDE} are possible",
+            value.origin,
+            show(value),
+            help="sizes are written width first: 1333x800",
+        )
 
 
 def unknown_type(t: ast.TypeName, module: Module) -> DetError:
@@ -202,6 +229,8 @@ def _as_labels(value: Value) -> Value | None:
     if isinstance(data, list):
         names = [v.data for v in data]
         for i, name in enumerate(names):
+            if not name.strip():
+                raise error("DET0605", "a class has no name", data[i].origin, "an empty name")
             if name in names[:i]:
                 raise error(
                     "DET0605", f"the class {show(name)} is listed twice", data[i].origin, "listed again here"

@@ -191,6 +191,9 @@ class Concat(Op):
         first = inputs[0]
         if all(isinstance(x, Map) for x in inputs):
             same_place("concatenate", inputs)
+            if self.dim not in (-1, 1):
+                message = f"maps are joined along their channels, not along dimension {self.dim}"
+                raise Mismatch(message, code="DET0303", param="dim", help="leave `dim` out")
             return replace(first, channels=sum(m.channels for m in inputs), origin=None)
         for i, x in enumerate(inputs):
             if not isinstance(x, Tensor) or not isinstance(first, Tensor) or len(x.shape) != len(first.shape):

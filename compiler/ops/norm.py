@@ -32,6 +32,13 @@ class BatchNorm(Op):
 
     def infer(self, x: Map) -> Map:
         """The shape stays."""
+        if self.eps == 0 and not self.frozen:
+            raise Mismatch(
+                "a batch norm that learns needs an `eps` above 0: it divides by the deviation of a batch",
+                code="DET0311",
+                param="eps",
+                help="eps = 1e-5, or frozen = true",
+            )
         return x
 
     def parameter_shapes(self, *inputs: Type) -> dict[str, tuple[int, ...]] | None:

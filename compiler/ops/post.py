@@ -34,7 +34,7 @@ class ClassNMS(Op):
     inputs = (Port("boxes", (Tensor, Struct)), Port("scores", (Tensor, Pyramid)))
 
     iou: float = Field(default=0.5, ge=0, le=1)
-    score: float = Field(default=0.05, ge=0)
+    score: float = Field(default=0.05, ge=0, le=1)
     keep: PositiveInt = 100
     before: NonNegativeInt = 0
     per_level: NonNegativeInt = 0
@@ -53,6 +53,13 @@ class ClassNMS(Op):
             raise Mismatch("`best_class` and `per_level` exclude each other", param="best_class")
         found = detections(self.keep, **self._index())
         if isinstance(scores, Pyramid):
+            if self.per_level and (self.background or self.activation == "softmax"):
+                param = "background" if self.background else "activation"
+                raise Mismatch(
+                    f"`{param}` looks at all classes of a box, and `per_level` keeps single pairs of box and class",
+                    param=param,
+                    help="leave `per_level` out, or take rows of scores: -> FlattenPoints()",
+                )
             self._check_pyramid(places, scores)
             return found
         if self.per_level:
@@ -133,7 +140,7 @@ class TopK(Op):
     inputs = (Port("logits", Tensor), Port("boxes", Tensor, kinds=("boxes",)))
 
     keep: PositiveInt = 300
-    score: float = Field(default=0.0, ge=0)
+    score: float = Field(default=0.0, ge=0, le=1)
     activation: Activation = "sigmoid"
     background: bool = False
     best_class: bool = False

@@ -27,9 +27,20 @@ class Metric(Primitive):
     video: ClassVar[bool] = False  # computed over sequences, by `detc run val`; not while training
     on: Literal["train", "val", "test"] = "val"
 
+    def numbers(self) -> tuple[str, ...]:
+        """The names of what it computes, as logs have them and `best` may name them; () if they are not known."""
+        return ()
+
     def build(self, dataset: DetectionDataset) -> Evaluator:
         """An evaluator over the annotations of `dataset`."""
         raise NotImplementedError
+
+
+def _coco_numbers(most: int, end: str) -> tuple[str, ...]:
+    """AP at all and at single overlaps, AR at so many detections, both also by area."""
+    counts = sorted({1, min(10, most), most})
+    precision = ["ap", "ap50", "ap75", "ap_s", "ap_m", "ap_l"]
+    return tuple(f"{n}{end}" for n in [*precision, *(f"ar_{c}" for c in counts), "ar_s", "ar_m", "ar_l"])
 
 
 class CocoBox(Metric):
@@ -42,6 +53,9 @@ class CocoBox(Metric):
         from detc.runtime.metrics.coco import CocoEvaluator
 
         return CocoEvaluator(dataset, "bbox", self.most)
+
+    def numbers(self) -> tuple[str, ...]:
+        return _coco_numbers(self.most, "")
 
 
 class CocoMask(Metric):
@@ -57,6 +71,9 @@ class CocoMask(Metric):
 
         return CocoEvaluator(dataset, "segm", self.most)
 
+    def numbers(self) -> tuple[str, ...]:
+        return _coco_numbers(self.most, "_mask")
+
 
 class PanopticPQ(Metric):
     """Panoptic quality (Kirillov et al., 2019) of the model's map of segments."""
@@ -69,6 +86,9 @@ class PanopticPQ(Metric):
         from detc.runtime.metrics.segmentation import PanopticEvaluator
 
         return PanopticEvaluator(dataset)
+
+    def numbers(self) -> tuple[str, ...]:
+        return tuple(f"{n}{group}" for group in ("", "_things", "_stuff") for n in ("PQ", "SQ", "RQ"))
 
 
 class SemanticIoU(Metric):
@@ -83,6 +103,9 @@ class SemanticIoU(Metric):
 
         return SemanticEvaluator(dataset)
 
+    def numbers(self) -> tuple[str, ...]:
+        return ("mIoU", "accuracy", "IoU")
+
 
 class VocBox(Metric):
     """Pascal VOC's AP at one IoU: area under the curve (VOC 2010 on) or the mean at 11 recalls (VOC 2007)."""
@@ -95,6 +118,9 @@ class VocBox(Metric):
         from detc.runtime.metrics.voc import VocEvaluator
 
         return VocEvaluator(dataset, self.iou, self.mode)
+
+    def numbers(self) -> tuple[str, ...]:
+        return ("ap",)
 
 
 class TrackMetrics(Metric):

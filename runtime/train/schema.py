@@ -59,6 +59,19 @@ def _duration(value: Quantity | None) -> Quantity | None:
     return value
 
 
+def _not_negative(value: Quantity | None) -> Quantity | None:
+    if _duration(value) is not None and value is not None and value.value < 0:
+        raise ValueError(f"a duration is not negative, and this is {value}")
+    return value
+
+
+def _above_zero(value: Quantity) -> Quantity:
+    _duration(value)
+    if value.value <= 0:
+        raise ValueError(f"it must be more than 0, and is {value}")
+    return value
+
+
 # --- optimisers --------------------------------------------------------------------------------
 
 
@@ -67,6 +80,15 @@ class Optimizer(Primitive):
 
     lr: Rate | float
     weight_decay: float = Field(0.0, ge=0)
+
+    @field_validator("lr")
+    @classmethod
+    def _learns(cls, lr: Rate | float) -> Rate | float:
+        if isinstance(lr, Rate) and lr.per is not None and lr.per.value <= 0:
+            raise ValueError(f"a rate is per 1 image or more, and this is {lr}")
+        if (lr.value if isinstance(lr, Rate) else lr) <= 0:
+            raise ValueError(f"a learning rate is more than 0, and this is {lr}")
+        return lr
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of the torch class, without lr and parameters."""
@@ -94,6 +116,13 @@ class SGD(Optimizer):
     momentum: float = Field(0.0, ge=0, lt=1)
     nesterov: bool = False
 
+    @field_validator("nesterov")
+    @classmethod
+    def _has_momentum(cls, nesterov: bool, info: Any) -> bool:
+        if nesterov and info.data.get("momentum") == 0.0:
+            raise ValueError("Nesterov's step needs a momentum: momentum = 0.9")
+        return nesterov
+
     def options(self) -> dict[str, Any]:
         return {"momentum": self.momentum, "nesterov": self.nesterov}
 
@@ -101,6 +130,13 @@ class SGD(Optimizer):
 class _Adaptive(Optimizer):
     betas: list[float] = Field([0.9, 0.999], min_length=2, max_length=2)
     eps: float = Field(1e-8, gt=0)
+
+    @field_validator("betas")
+    @classmethod
+    def _decays(cls, betas: list[float]) -> list[float]:
+        if not all(0 <= b < 1 for b in betas):
+            raise ValueError(f"both are at least 0 and below 1, not {betas[0]:g} and {betas[1]:g}")
+        return betas
 
     def options(self) -> dict[str, Any]:
         return {"betas": tuple(self.betas), "eps": self.eps}
@@ -142,7 +178,7 @@ class _Ramp(Piece):
     from_ratio: float = Field(0.001, ge=0, le=1)
     over: Quantity
 
-    _check = field_validator("over")(_duration)
+    _check = field_validator("over")(_not_negative)
 
     def _progress(self, i: int, clock: Clock) -> float:
         length = clock.iterations(self.over)
@@ -189,8 +225,9 @@ class MultiStep(Piece):
     @classmethod
     def _check(cls, times: list[Quantity]) -> list[Quantity]:
         for time in times:
-            _duration(time)
-        if len({t.unit for t in times}) == 1 and [t.value for t in times] != sorted(t.value for t in times):
+            _not_negative(time)
+        values = [t.value for t in times]
+        if len({t.unit for t in times}) == 1 and values != sorted(set(values)):
             raise ValueError(f"the times must rise: {', '.join(map(str, times))}")
         return times
 
@@ -203,7 +240,15 @@ class _Decay(Piece):
     end: Quantity | None = None
     end_ratio: float = Field(0.0, ge=0, le=1)
 
-    _check = field_validator("start", "end")(_duration)
+    _check = field_validator("start", "end")(_not_negative)
+
+    @field_validator("end")
+    @classmethod
+    def _later(cls, end: Quantity | None, info: Any) -> Quantity | None:
+        start = info.data.get("start")
+        if end is not None and start is not None and start.unit == end.unit and end.value <= start.value:
+            raise ValueError(f"it is not after `start`, which is {start}")
+        return end
 
     def _progress(self, i: int, clock: Clock) -> float:
         start = clock.iterations(self.start)
@@ -287,7 +332,7 @@ class EMA(Hook):
     warmup: Literal["exp", "ramp", "none"] = "exp"
     gamma: Quantity = Quantity(2000, "it")
 
-    _check = field_validator("gamma")(_duration)
+    _check = field_validator("gamma")(_not_negative)
     default_momentum: ClassVar[float] = 2e-4
 
     @field_validator("decay")
@@ -325,4 +370,4 @@ class CheckNaN(Hook):
     every: Quantity = Quantity(50, "it")
     enabled: bool = True
 
-    _check = field_validator("every")(_duration)
+    _check = field_validator("every")(_above_zero)

@@ -213,7 +213,7 @@ def test_a_choice_follows_its_weights() -> None:
 @pytest.mark.parametrize(
     ("build", "text"),
     [
-        (lambda: library.Choice(options=[library.Pad()]), "padding comes after"),
+        (lambda: library.Choice(options=[library.Pad(align=32)]), "padding comes after"),
         (lambda: library.Choice(options=[library.HFlip()], weights=[1.0, 2.0]), "2 weights for 1"),
         (lambda: library.RandomResize(size=SIDE, ratio=[2.0, 1.0]), "ratio is"),
         (lambda: library.Mosaic(size=SIDE, centre=[0.0, 1.0]), "centre lies"),

@@ -60,6 +60,20 @@ def between(value: list[float], name: str) -> list[float]:
     return value
 
 
+def colour(value: float | list[float]) -> float | list[float]:
+    """One number for all channels or three (RGB), each 0 to 255, for validators.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    numbers = value if isinstance(value, list) else [value]
+    if len(numbers) not in ((3,) if isinstance(value, list) else (1,)):
+        raise ValueError(f"a colour is one number or three (RGB): {value}")
+    if not all(0 <= n <= 255 for n in numbers):
+        raise ValueError(f"a colour lies between 0 and 255: {value}")
+    return value
+
+
 def uniform(rng: Any, bounds: list[float]) -> float:
     """A number between the two bounds."""
     return float(rng.uniform(bounds[0], bounds[1]))

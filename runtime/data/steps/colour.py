@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from detc.runtime.data.steps.base import DataStep, Draw
+from detc.runtime.data.steps.base import DataStep, Draw, between
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +89,13 @@ class PhotoMetric(DataStep):
     saturation: list[float] = Field([0.5, 1.5], min_length=2, max_length=2)
     hue: float = Field(18.0, ge=0, le=180)
 
+    @field_validator("contrast", "saturation")
+    @classmethod
+    def _factors(cls, value: list[float]) -> list[float]:
+        if value[0] < 0:
+            raise ValueError(f"factors are not negative: {value}")
+        return between(value, "it")
+
     def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
         from detc.runtime.data import colour
 
@@ -115,7 +122,7 @@ class GaussianBlur(DataStep):
 
     module = "std.data.steps"
     batched = True
-    sigma: float = Field(1.0, gt=0)
+    sigma: float = Field(1.0, gt=0, le=100)
     p: float = Field(0.5, ge=0, le=1)
 
     def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, field_validator, model_validator
 
 from detc.compiler.spec import Size
-from detc.runtime.data.steps.base import DataStep, Draw, between, uniform
+from detc.runtime.data.steps.base import DataStep, Draw, between, colour, uniform
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -77,7 +77,7 @@ class MinIoUCrop(DataStep):
 
     module = "std.data.steps"
     geometric = True
-    overlap: list[float] = Field([0.1, 0.3, 0.5, 0.7, 0.9], min_length=1)
+    overlap: list[Annotated[float, Field(ge=0, le=1)]] = Field([0.1, 0.3, 0.5, 0.7, 0.9], min_length=1)
     smallest: float = Field(0.3, gt=0, le=1)
 
     def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
@@ -121,6 +121,8 @@ class Expand(DataStep):
     ratio: list[float] = Field([1.0, 4.0])
     fill: float | list[float] = Field([123.675, 116.28, 103.53])
     p: float = Field(0.5, ge=0, le=1)
+
+    _fill = field_validator("fill")(colour)
 
     @field_validator("ratio")
     @classmethod

@@ -19,6 +19,7 @@ class Load(DataStep):
     random = False
     reads = ()
     writes = ("image", "size")
+    loads = True
 
     def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
         return sample.load()
@@ -31,6 +32,7 @@ class Boxes(DataStep):
     random = False
     reads = ("image",)  # fractions (YOLO) become pixels once the size is known
     writes = ("boxes", "labels")
+    loads = True
 
     def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
         return sample.read_boxes()
@@ -43,6 +45,7 @@ class Masks(DataStep):
     random = False
     reads = ("image", "boxes")
     writes = ("masks",)
+    loads = True
 
     def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
         return sample.read_masks()

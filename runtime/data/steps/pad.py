@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from detc.compiler.spec import Size
-from detc.runtime.data.steps.base import DataStep, Draw
+from detc.runtime.data.steps.base import DataStep, Draw, colour
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -25,13 +25,15 @@ class Pad(DataStep):
     random = False
     pads = True
     size: Size | None = None
-    align: int | None = Field(None, ge=1)
+    align: int | None = Field(None, ge=1, le=1 << 12)
     fill: float | list[float] = 0.0
+
+    _fill = field_validator("fill")(colour)
 
     @model_validator(mode="after")
     def _check(self) -> Pad:
-        if isinstance(self.fill, list) and len(self.fill) != 3:
-            raise ValueError(f"fill is one number or three (RGB): {self.fill}")
+        if self.size is None and self.align is None:
+            raise ValueError("it needs a size or an align: steps.Pad(align = 32)")
         if self.size and self.align and (self.size.width % self.align or self.size.height % self.align):
             raise ValueError(f"size {self.size} is not a multiple of align = {self.align}")
         return self

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from detc.compiler.spec import Size
 from detc.runtime.data.steps.base import DataStep, Draw, between, uniform
@@ -81,8 +81,18 @@ class ResizeShortest(DataStep):
 
     module = "std.data.steps"
     geometric = True
-    short: list[int] = Field(min_length=1)
+    short: list[PositiveInt] = Field(min_length=1)
     max: int = Field(1333, ge=1)
+
+    @field_validator("max")
+    @classmethod
+    def _reached(cls, longest: int, info: Any) -> int:
+        largest = max(info.data.get("short", [1]))
+        if largest > longest:
+            raise ValueError(
+                f"a short side of {largest} pixels is longer than the long side may be ({longest})"
+            )
+        return longest
 
     def apply(self, sample: Sample, rng: Generator, draw: Draw) -> Sample:
         short = self.short[int(rng.integers(len(self.short)))]
