@@ -75,18 +75,30 @@ def find_or_build(need_cuda: bool = False) -> Library:
 
     A build on first need is for this machine: with CUDA only where there are cards, and then for those.
     """
-    given = os.environ.get("DETC_LIBRARY")
-    if given:
-        chosen = _read(Path(given).with_suffix(".json"))
-        if chosen is None:
-            raise NativeBuildError(f"DETC_LIBRARY={given}: no library with its .json beside it is there")
-        if cpu_lacks(chosen.cpu_flags):
-            raise NativeBuildError(f"DETC_LIBRARY={given}: {_needs(chosen)}")
+    chosen = given()
+    if chosen is not None:
         return chosen
     found = find("torch", need_cuda) or find("torch", False)
     if found is not None and (found.architectures or not _wants_cuda_now(need_cuda)):
         return found
     return build_for_here("torch", cuda=_wants_cuda_now(need_cuda))
+
+
+def given() -> Library | None:
+    """The torch library that ``DETC_LIBRARY`` names, None where it is not set.
+
+    Raises:
+        NativeBuildError: there is none, or not for this CPU.
+    """
+    path = os.environ.get("DETC_LIBRARY")
+    if not path:
+        return None
+    chosen = _read(Path(path).with_suffix(".json"))
+    if chosen is None:
+        raise NativeBuildError(f"DETC_LIBRARY={path}: no library with its .json beside it is there")
+    if cpu_lacks(chosen.cpu_flags):
+        raise NativeBuildError(f"DETC_LIBRARY={path}: {_needs(chosen)}")
+    return chosen
 
 
 def build_for_here(host: str, cuda: bool, include: Sequence[Path] = ()) -> Library:

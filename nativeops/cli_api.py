@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,8 +19,7 @@ def status() -> str:
     """What is built, for which processors, from which sources; builds nothing."""
     lines = []
     for host, title in (("torch", "torch"), ("ort", "ONNX Runtime")):
-        library = builder.find(host)
-        lines += [f"{title} library", *(f"  {line}" for line in _describe(library, host))]
+        lines += [f"{title} library", *(f"  {line}" for line in _describe(host))]
     lines += ["tools"]
     compiler, cuda, headers = cxx(), nvcc(), ort_headers.find()
     lines += [f"  C++ compiler  {version(compiler) if compiler else 'none found'}"]
@@ -28,7 +28,7 @@ def status() -> str:
     lines += [f"  cache         {builder.cache_folder()}"]
     if not loader.enabled():
         lines += ["DETC_NATIVE=0: the references run, no library is loaded"]
-    lines += _ops(builder.find("torch") is not None and loader.enabled())
+    lines += _ops(loader.enabled() and _loads_without_a_build())
     return "\n".join(lines)
 
 
@@ -71,7 +71,11 @@ def _processors(library: builder.Library) -> str:
     return f"{cpu}; {cuda}"
 
 
-def _describe(library: builder.Library | None, host: str) -> list[str]:
+def _describe(host: str) -> list[str]:
+    try:
+        library = (builder.given() if host == "torch" else None) or builder.find(host)
+    except NativeBuildError as error:
+        return [error.summary]
     if library is None:
         unfit = builder.not_for_this_cpu(host)
         return [
@@ -79,13 +83,21 @@ def _describe(library: builder.Library | None, host: str) -> list[str]:
             *([unfit] if unfit else []),
         ]
     loaded = loader.loaded_library()
+    here = builder.source_hash(host)
+    same = "the sources here" if library.sources == here else f"others than those here, {here}"
     return [
         f"file          {library.path}",
         f"built for     {_processors(library)}",
-        f"sources       {library.sources} (the sources here)",
+        f"sources       {library.sources} ({same})",
         f"compiled by   {library.compiler}",
         f"in use        {'yes' if loaded and loaded.path == library.path else 'not loaded in this process'}",
     ]
+
+
+def _loads_without_a_build() -> bool:
+    with contextlib.suppress(NativeBuildError):
+        return (builder.given() or builder.find("torch")) is not None
+    return False
 
 
 def _nvcc_version(path: str) -> str:

@@ -405,6 +405,24 @@ def test_the_command_quotes_a_failing_compiler_and_exits_with_1(tmp_path: Path) 
     assert "Traceback" not in done.stderr
 
 
+def test_status_tells_of_the_library_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from detc.nativeops import cli_api
+
+    monkeypatch.setattr(cli_api, "_ops", lambda load: [f"loads: {load}"])
+    path = shipped(tmp_path, [])
+    monkeypatch.setenv("DETC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DETC_LIBRARY", str(path))
+    assert f"  file          {path}\n" in cli_api.status() and "loads: True" in cli_api.status()
+    record = json.loads(path.with_suffix(".json").read_text()) | {"sources": "0123"}
+    path.with_suffix(".json").write_text(json.dumps(record))
+    assert f"0123 (others than those here, {build.source_hash('torch')})" in cli_api.status()
+    monkeypatch.setenv("DETC_LIBRARY", str(tmp_path / "no.so"))
+    text = cli_api.status()
+    assert "no.so: no library with its .json beside it is there" in text and "loads: False" in text
+
+
 def test_the_command_tells_what_is_there(tmp_path: Path) -> None:
     done = detc_native("status", DETC_CACHE=str(tmp_path), PATH=str(tmp_path), CXX="", NVCC="", CUDA_HOME="")
     assert done.returncode == 0, done.stderr
