@@ -67,3 +67,20 @@ def test_mobilenet_has_the_published_backbone_size() -> None:
     with torch.device("meta"):
         layers = [w.op.torch(*w.types) for k, w in run.model.weights.items() if k.startswith("backbone.")]
     assert sum(p.numel() for layer in layers for p in layer.parameters()) == 4_231_976 - 1_025_000
+
+
+@pytest.mark.parametrize("backbone", ["CSPNeXt(0.167, 0.25", "MobileNetV1(0.25", "ResNet(18"])
+def test_stages_that_nothing_reads_are_not_built(backbone: str) -> None:
+    run = check(model(f"backbone = {backbone}, stages = 2 .. 5)")).run()
+    stages = {name.split(".")[1] for name in run.model.weights if name.startswith("backbone.stage")}
+    assert {"stage[2]", "stage[4]"} <= stages and "stage[5]" not in stages
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    ["CSPNeXt(stages = [])", "CSPNeXt(-1.0)", "ResNet(18, stages = [6])", "MobileNetV1(stages = [0])"],
+)
+def test_stages_that_a_backbone_has_not_are_named(backbone: str) -> None:
+    errors = check(model(f"backbone = {backbone}")).report.errors
+    assert errors[0].code == "DET0305" and errors[0].primary is not None
+    assert errors[0].primary.source.name == "<text>"
