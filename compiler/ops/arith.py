@@ -54,7 +54,9 @@ class _Binary(Op):
         if b is not None:
             return Function(name, {})
         assert self.scalar is not None
-        scalar: float | int = int(self.scalar) if float(self.scalar).is_integer() else self.scalar
+        scalar: float | int = (
+            int(self.scalar) if self.scalar.is_integer() and abs(self.scalar) < 2**53 else self.scalar
+        )
         return Function(name, {"scalar": scalar, **({"reverse": True} if self.reverse else {})})
 
 
