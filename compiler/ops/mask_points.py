@@ -59,7 +59,7 @@ class UncertainPoints(Op):
     inputs = (Port("masks", (Map, Tensor)),)
 
     count: PositiveInt = 12544
-    oversample: float = Field(default=3.0, ge=1)
+    oversample: float = Field(default=3.0, ge=1, le=100)
     importance: float = Field(default=0.75, ge=0, le=1)
 
     def infer(self, masks: Map | Tensor) -> Tensor:
