@@ -109,15 +109,16 @@ def resample_masks(
     Returns:
         bool [B, K, H, W].
     """
-    x = masks_BKhw.float()
-    for axis, size in ((-2, height), (-1, width)):
-        cells = masks_BKhw.shape[axis]
-        pixel = torch.arange(size, device=x.device, dtype=torch.float32) + 0.5
-        at = (pixel * scale[axis] + shift[axis]) * (cells / canvas[axis]) - 0.5
-        at = at.clamp(0, cells - 1)
-        low = at.floor().to(torch.int64)
-        high = (low + 1).clamp(max=cells - 1)
-        share = (at - low).view(-1, 1) if axis == -2 else at - low
-        first, second = x.index_select(axis, low), x.index_select(axis, high)
-        x = first + (second - first) * share
-    return x >= threshold
+    # Width first, and along the rows of the transposed: there are fewer of them yet, and rows are copied whole.
+    columns = _resampled(masks_BKhw.float().transpose(-1, -2), width, canvas[1], scale[1], shift[1])
+    return _resampled(columns.transpose(-1, -2), height, canvas[0], scale[0], shift[0]) >= threshold
+
+
+def _resampled(x: Tensor, size: int, canvas: Any, scale: Any, shift: float) -> Tensor:
+    """`x` [..., h, w] at the centres of `size` pixels along h."""
+    cells = x.shape[-2]
+    pixel = torch.arange(size, device=x.device, dtype=torch.float32) + 0.5
+    at = ((pixel * scale + shift) * (cells / canvas) - 0.5).clamp(0, cells - 1)
+    low = at.floor().to(torch.int64)
+    first, second = x.index_select(-2, low), x.index_select(-2, (low + 1).clamp(max=cells - 1))
+    return first + (second - first) * (at - low).view(-1, 1)

@@ -32,11 +32,21 @@ def aligned_upsample(x_BChw: Tensor, factor: int) -> Tensor:
     if factor == 1:
         return x_BChw
     h, w = x_BChw.shape[-2:]
-    wide = F.pad(x_BChw, (0, 1, 0, 1), mode="replicate")
+    wide = _bordered(x_BChw, 0, 1)
     wide = F.interpolate(wide, size=(factor * h + 1, factor * w + 1), mode="bilinear", align_corners=True)
-    shift = factor // 2
-    wide = F.pad(wide, (shift, 0, shift, 0), mode="replicate")
-    return wide[:, :, : factor * h, : factor * w]
+    return _bordered(wide, factor // 2, 0)[:, :, : factor * h, : factor * w]
+
+
+def _bordered(x_BChw: Tensor, before: int, after: int) -> Tensor:
+    """`x` with its borders repeated, as `F.pad(mode="replicate")` does, whose compiled gradient torch 2.15 mistakes
+    the strides of.
+    """
+    for dim in (-2, -1):
+        last = x_BChw.shape[dim] - 1
+        x_BChw = torch.cat(
+            (*[x_BChw.narrow(dim, 0, 1)] * before, x_BChw, *[x_BChw.narrow(dim, last, 1)] * after), dim
+        )
+    return x_BChw
 
 
 def concat(*inputs: Tensor, dim: int = 1) -> Tensor:
