@@ -145,6 +145,9 @@ def check(
     if models:
         _loose_models(module, built, result)
         _loose_parts(module, built, report)
+    for decl in module.file.decls:
+        if not _has_error(decl, module, report):  # what is built has been seen to the end
+            static.check_calls(decl, module, report)
     unused_imports(module, report)
     unused_values(module, report)
     return result

@@ -65,7 +65,7 @@ def build_primitive(construct: Construct, ctx: Elaborator, path: str, edits: Edi
     assert isinstance(construct.target, PrimitiveRef)
     cls = construct.target.cls
     names = field_names(cls)
-    given = _named_args(construct, cls, names)
+    given = named_args(construct, cls, names)
     values: dict[str, Value] = {name: arg.value for name, arg in given.items()}
     for name in names:
         ctx.know(f"{path}.{name}" if path else name)
@@ -113,7 +113,7 @@ def nested(value: Value, ctx: Elaborator, path: str) -> Value:
     return value
 
 
-def _named_args(construct: Construct, cls: type[Primitive], names: dict[str, str]) -> dict[str, BoundArg]:
+def named_args(construct: Construct, cls: type[Primitive], names: dict[str, str]) -> dict[str, BoundArg]:
     given: dict[str, BoundArg] = {}
     order = iter(n for n in names if not cls.model_fields[names[n]].kw_only)
     problems: list[Diagnostic] = []

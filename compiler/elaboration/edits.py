@@ -259,8 +259,17 @@ def _nearest(path: str, known: Sequence[str]) -> str:
     inner = [k for k in known if k.startswith(f"{path}.")]
     if inner:
         return f"; it holds {', '.join(f'`{k}`' for k in inner[:4])}{', …' if len(inner) > 4 else ''}"
-    tail = path.rsplit(".", 1)[-1]
+    parent, _, tail = path.rpartition(".")
     same_tail = [k for k in known if k.rsplit(".", 1)[-1] == tail]
+    siblings = [k for k in known if parent and k.rpartition(".")[0] == parent]
+    if siblings and not same_tail:  # its name alone decides: long paths resemble each other anyway
+        near = closest(tail, [k.rpartition(".")[2] for k in siblings])
+        if near is None:
+            shown = ", ".join(f"`{k}`" for k in siblings[:6])
+            return (
+                f"; there {'are' if len(siblings) > 1 else 'is'} {shown}{', …' if len(siblings) > 6 else ''}"
+            )
+        return f"; did you mean `{parent}.{near}`?"
     same_depth = [k for k in known if k.count(".") == path.count(".")]
     hint = did_you_mean(path, same_depth) or did_you_mean(path, known) or did_you_mean(path, same_tail)
     return hint or (f"; there is `{same_tail[0]}`" if same_tail and "." in same_tail[0] else "")

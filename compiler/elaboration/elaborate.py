@@ -10,6 +10,7 @@ from detc.compiler.elaboration.edits import Active, Edits, unmatched
 from detc.compiler.elaboration.generated import Generation, Layouts, never_applied
 from detc.compiler.elaboration.params import Instance
 from detc.compiler.elaboration.shadow import check_shadows, weights_used
+from detc.compiler.elaboration.size_limit import check_size
 from detc.compiler.elaboration.ties import resolve_ties
 from detc.compiler.expressions import functions
 from detc.compiler.expressions.evaluate import Inputs
@@ -321,6 +322,7 @@ def _elaborate(
         unmatched([*edits, *ctx.claims], list(ctx.paths), report, followed)
     if not report.errors and ctx.layouts.settled:
         never_applied(ctx.layouts, report)
+        check_size(ctx, report)
     if not report.errors and not quiet:
         for phase, other in (("train", "infer"), ("infer", "train")):
             for key, found in ctx.unused[phase].items():

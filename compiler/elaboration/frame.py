@@ -180,7 +180,9 @@ class Frame:
             self.carried.nexts.setdefault(stmt.name, bad.origin)
         elif isinstance(stmt, (ast.RepeatStmt, ast.WhenStmt)):
             for name in phase_of_names((stmt,)):
-                self.names.setdefault(name, Slot(bad, span=stmt.span, read=True))
+                begun = self.names.setdefault(name, Slot(bad, span=stmt.span, read=True))
+                if begun.array is not None:  # `h[0] = x` above: its other elements are what is lacking
+                    begun.array.broken = True
             self.ctx.excuse()
         for target in targets:
             slot = self.names.get(target.name)

@@ -12,6 +12,7 @@ from detc.compiler.experiments.declared import finish, instance_body
 from detc.compiler.experiments.fields import Body, primitive
 from detc.compiler.experiments.pipelines import pipelines
 from detc.compiler.experiments.sources import class_union, evaluation_source, resolve_sources
+from detc.compiler.experiments.splits import check_evaluated
 from detc.compiler.expressions.typecheck import check_value
 from detc.compiler.spec import DataSource, DataSpec
 from detc.compiler.values import Construct, Labels, Poisoned, Value, raw, show
@@ -145,6 +146,8 @@ def resolve_data(value: DataValue, report: Report, edits: list[Active]) -> DataS
         except Poisoned:
             continue
     _check_fields(body, {k: v for k, v in fields.items() if k in known}, report)
+    if source is not None:
+        check_evaluated(body, source, dict(fields.get("evaluate") or {}), report)
     finish(body, edits, report, (*known, "classes", "source", "active"))
     if source is None:
         return None

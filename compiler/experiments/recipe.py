@@ -16,7 +16,7 @@ from detc.compiler.primitives import Primitive
 from detc.compiler.spec import GroupRule, Quantity, Switch, TrainSpec
 from detc.compiler.values import Construct, Poisoned, Value, a_kind, raw, show
 from detc.dsl import ast
-from detc.dsl.diagnostics import DetError, Report, did_you_mean, error
+from detc.dsl.diagnostics import WARNING, DetError, Report, did_you_mean, error
 from detc.dsl.source import Origin
 
 FIELD_TYPES = {
@@ -126,6 +126,8 @@ class _Train:
         seed = self.attempt(self._seed)
         others = [n for n in FIELD_TYPES if n in body.fields]
         fields = {n: self.attempt(partial(self._plain, n)) for n in others}
+        if amp is False and fields.get("amp_dtype") is not None:
+            self._warn_idle_dtype()
         finish(body, self.edits, self.report, TRAIN_FIELDS)
         if self.failed or epochs is None or images is None or optimiser is None or validate is None:
             return None
@@ -206,6 +208,18 @@ class _Train:
                 help=f"choose a batch that is a multiple of {passes}",
             )
         return passes
+
+    def _warn_idle_dtype(self) -> None:
+        message = "`amp_dtype` says which numbers mixed precision uses, and `amp` is not on"
+        found = error(
+            "DET0209",
+            message,
+            self.body.fields["amp_dtype"].get().origin,
+            "nothing reads this",
+            help="write amp = true, or leave it out",
+            severity=WARNING,
+        )
+        self.report.add(*found.diagnostics)
 
     def _seed(self) -> int:
         seed: int = self.field("seed", "int", 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from detc.compiler.experiments.splits import check_trained
 from detc.compiler.graph import Model
 from detc.compiler.selectors import matches
 from detc.compiler.spec import DataSpec, GroupRule, Quantity, TrainSpec
@@ -26,6 +27,7 @@ def check_training(
         _check_switches(data, train, report)
         _check_pipeline_names(data, train, report)
         _check_numbers(data, train, report)
+        check_trained(data, place, report)
     if not model.train.losses:
         message = f"{model.name} has no loss, and this run trains it"
         report.add(*error("DET0503", message, place, "nothing to train").diagnostics)

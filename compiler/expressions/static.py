@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from detc.compiler.elaboration.interfaces import find_interface, missing_ports
+from detc.compiler.expressions.arguments import check_arguments
 from detc.compiler.expressions.clashes import clashes, taken_twice
 from detc.compiler.expressions.elsewhere import suggest
 from detc.compiler.expressions.messages import expressions
@@ -168,6 +169,34 @@ def _visit(node: Any, names: set[str], module: Module, report: Report) -> None:
     elif isinstance(node, tuple):
         for item in node:
             _visit(item, names, module, report)
+
+
+def check_calls(decl: ast.Decl, module: Module, report: Report) -> None:
+    """Report wrong arguments of the primitives that a declaration names, whether or not anything builds it."""
+    names = set(_names(decl))
+    if isinstance(decl, ast.Template):
+        try:
+            chain = levels(TemplateRef(decl, module))
+        except DetError:  # its base is unknown, which is reported
+            return
+        for level in chain[1:]:
+            names |= set(_names(level.decl))
+    for call in _calls(decl.body):
+        _check_arguments(call, names, module, report)
+
+
+def _check_arguments(call: ast.Call, names: set[str], module: Module, report: Report) -> None:
+    """Those of a primitive; what components are given is seen where they are built."""
+    found: Any = None
+    match call.func:
+        case ast.Ref(name=name) if name not in names and name not in module.broken:
+            found = module.lookup(name)
+        case ast.Attr(value=ast.Ref(name=name)) if name not in names and name not in module.broken:
+            found = module.lookup(name)
+            inner = found.module if isinstance(found, ModuleRef) else None
+            found = inner.lookup(call.func.name) if inner is not None else None
+    if isinstance(found, PrimitiveRef):
+        check_arguments(call, found.cls, report)
 
 
 def _check_message(node: ast.WhereStmt, names: set[str], module: Module, report: Report) -> None:
