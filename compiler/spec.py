@@ -278,6 +278,6 @@ class TargetSpec:
     precision: str = "fp32"
     layout: str = "nchw"
     nms: str = "native"  # "native" | "NonMaxSuppression" | "topk" | "EfficientNMS_TRT"
-    input: str = "uint8"  # "uint8" | "float32"
+    pixels: str = "uint8"  # "uint8" | "float32", what the camera gives, 0 to 255
     stated: frozenset[str] = frozenset()  # the fields that the spec writes
     places: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)  # and where

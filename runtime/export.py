@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detc.dsl.diagnostics import error
-from detc.runtime.export_verify import compared, image_batches
+from detc.runtime.export_verify import compared, image_batches, open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -175,11 +175,7 @@ def _onnx(
     run: ResolvedRun, deploy: Deploy, spec: TargetSpec, out: Path, batches: list[tuple[str, torch.Tensor]]
 ) -> Compiled:
     def runner(data: bytes) -> Callable[..., Any]:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = open_session(data)
         names = [o.name for o in session.get_outputs()]
         feed = session.get_inputs()[0].name
         return lambda x: dict(zip(names, session.run(None, {feed: x.numpy()}), strict=True))

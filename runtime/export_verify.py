@@ -39,7 +39,7 @@ def image_batches(
             image = image[..., :h, :w]
         image = image.permute(0, 2, 3, 1).contiguous() if spec.layout == "nhwc" else image.contiguous()
         del high
-        return image if spec.input == "uint8" else image.float()
+        return image if spec.pixels == "uint8" else image.float()
 
     paths = list(images) or _validation_images(run)
     for path in paths[:REAL_IMAGES]:
@@ -140,6 +140,27 @@ def _take(total: Comparison, one: Comparison, what: str) -> None:
     total.merge(one)
     if total.problem is not None:
         raise disagreement(what, total.problem)
+
+
+def open_session(data: bytes | str) -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Raises:
+        DetError: DET0803 if ONNX Runtime does not take the model.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as problem:  # its exceptions have no common class of their own
+        words = str(problem).strip().splitlines()[0]
+        raise error(
+            "DET0803",
+            f"ONNX Runtime {onnxruntime.__version__} does not take the model: {words}",
+            help="no file was written; --no-verify writes it all the same",
+        ) from problem
 
 
 def disagreement(what: str, problem: str) -> DetError:

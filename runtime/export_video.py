@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detc.runtime.export_verify import disagreement
+from detc.runtime.export_verify import disagreement, open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -140,12 +140,7 @@ def onnx_model(program: Program, deploy: VideoDeploy | TrackDeploy, spec: Target
 
 def onnx_runner(data: bytes | str) -> Runner:
     """A function from nested torch inputs to nested outputs, on onnxruntime."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return session_runner(session)
+    return session_runner(open_session(data))
 
 
 def session_runner(session: Any) -> Runner:

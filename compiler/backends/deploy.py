@@ -93,7 +93,7 @@ class Deploy(nn.Module):
 def prepare(image: Tensor, pre: Preprocessing, layout: str = "nchw") -> tuple[Tensor, Tensor, Tensor]:
     """The image as [B, 3, H, W], the network's pixels and the size of the content in them."""
     if layout == "nhwc":
-        image = image.permute(0, 3, 1, 2)
+        image = image.permute(0, 3, 1, 2).contiguous()  # other strides would be traced as bounds of the size
     if pre.box is None:
         pixels, fit = lb.pad_to(image, pre.align, list(pre.fill))
     else:

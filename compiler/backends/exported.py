@@ -24,7 +24,7 @@ def example_input(deploy: Deploy, target: TargetSpec) -> torch.Tensor:
     image = deploy.example(low if low == high else 2)
     if target.layout == "nhwc":
         image = image.permute(0, 2, 3, 1).contiguous()
-    return image if target.input == "uint8" else image.to(torch.float32)
+    return image if target.pixels == "uint8" else image.to(torch.float32)
 
 
 def batch_axis(target: TargetSpec) -> Any:

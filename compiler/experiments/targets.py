@@ -11,7 +11,7 @@ from detc.compiler.spec import Size, TargetSpec
 from detc.compiler.values import Construct, Poisoned, Span1, Value, show
 from detc.dsl.diagnostics import DetError, Report, did_you_mean, error
 
-TARGET_FIELDS = ("opset", "image", "batch", "precision", "layout", "nms", "input")
+TARGET_FIELDS = ("opset", "image", "batch", "precision", "layout", "nms", "pixels")
 
 
 def resolve_target(construct: Construct, report: Report, edits: list[Active]) -> TargetSpec | None:
@@ -29,7 +29,7 @@ _CHOICES = {
     "precision": ("fp32", "fp16", "bf16"),
     "layout": ("nchw", "nhwc"),
     "nms": ("native", "NonMaxSuppression", "topk", "EfficientNMS_TRT"),
-    "input": ("uint8", "float32"),
+    "pixels": ("uint8", "float32"),
 }
 
 # What the schema knows and no back end makes yet, with what can be written instead.
@@ -39,6 +39,7 @@ _UNAVAILABLE = {
     ("nms", "EfficientNMS_TRT"): 'write nms = "native" or "NonMaxSuppression"',
 }
 FIRST_OPSET = 18  # of torch's exporter
+LAST_OPSET = 21  # ONNX Runtime has no RoiAlign of opset 22
 
 
 def _target(construct: Construct, report: Report, edits: list[Active]) -> TargetSpec:
@@ -72,10 +73,10 @@ def _target(construct: Construct, report: Report, edits: list[Active]) -> Target
                 )
             found[name] = data
         elif name == "opset":
-            if not isinstance(data, int) or isinstance(data, bool) or not 13 <= data <= 23:
+            if not isinstance(data, int) or isinstance(data, bool) or not 13 <= data <= LAST_OPSET:
                 raise error(
                     "DET0801",
-                    f"`opset` must be 13 to 23, not {show(value)}",
+                    f"`opset` must be {FIRST_OPSET} to {LAST_OPSET}, not {show(value)}",
                     value.origin,
                     "no such opset here",
                 )

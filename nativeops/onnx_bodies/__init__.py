@@ -64,6 +64,7 @@ def attach(model: Any, inline: bool = False) -> list[str]:
         if (DOMAIN, name) not in present:
             body = texts[name]() if callable(texts[name]) else texts[name]
             model.functions.append(onnx.parser.parse_function(body) if isinstance(body, str) else body)
+    _same_opset(model)
     if used and all(o.domain != DOMAIN for o in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     if inline and used:
@@ -72,3 +73,12 @@ def attach(model: Any, inline: bool = False) -> list[str]:
         del model.opset_import[:]
         model.opset_import.extend(kept)
     return used
+
+
+def _same_opset(model: Any) -> None:
+    """Let the bodies, written for opset 18, state the model's: up to 23 their ops only take more types."""
+    version = next(o.version for o in model.opset_import if o.domain == "")
+    for function in model.functions:
+        for opset in function.opset_import:
+            if opset.domain == "" and function.domain == DOMAIN:
+                opset.version = version
