@@ -149,6 +149,12 @@ def _write(path: Path, data: bytes) -> None:
     try:
         part.write_bytes(data)
         os.replace(part, path)
+    except OSError as problem:
+        raise error(
+            "DET0712",
+            f"cannot write {path}: {problem.strerror}",
+            help="free some space or choose another folder with `-o`",
+        ) from problem
     finally:
         part.unlink(missing_ok=True)
 

@@ -127,3 +127,18 @@ def test_a_tracker_that_is_given_nothing_says_little(
     if suffix == ".py":
         tamper(monkeypatch, suffix)
         assert "from which boxes are selected" in detc("compile", blind, "-o", tmp_path / "n.py").err
+
+
+def test_a_full_disk_is_named_with_the_file(
+    detc: Any, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name.endswith(".part"):
+            raise OSError(28, "No space left on device")
+        return real(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    done = detc("compile", spec, "-o", tmp_path / "m.py")
+    assert done.code == 1 and "error[DET0712]: cannot write" in done.err and "m.py: No space left" in done.err
